@@ -1,0 +1,3 @@
+//! What the data means: pure functions over an ordered key-value view.
+
+pub mod eval;

@@ -1,0 +1,182 @@
+//! Domain types to protobuf and back. Decoding rejects what the domain type can't hold.
+
+use crate::internal as pb;
+use crate::types::*;
+use bytes::Bytes;
+use prost::Message;
+
+impl From<&RangeDescriptor> for pb::RangeDescriptor {
+    fn from(d: &RangeDescriptor) -> Self {
+        pb::RangeDescriptor {
+            id: d.id.0,
+            start: d.start.clone(),
+            end: d.end.clone(),
+            conf_version: d.epoch.conf_version,
+            version: d.epoch.version,
+            replicas: d
+                .replicas
+                .iter()
+                .map(|r| pb::Replica {
+                    id: r.id.0,
+                    store: r.store.0,
+                    role: match r.role {
+                        ReplicaRole::Voter => pb::ReplicaRole::Voter,
+                        ReplicaRole::Learner => pb::ReplicaRole::Learner,
+                        ReplicaRole::IncomingVoter => pb::ReplicaRole::IncomingVoter,
+                        ReplicaRole::DemotingVoter => pb::ReplicaRole::DemotingVoter,
+                    } as i32,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<&pb::RangeDescriptor> for RangeDescriptor {
+    fn from(d: &pb::RangeDescriptor) -> Self {
+        RangeDescriptor {
+            id: RangeId(d.id),
+            start: d.start.clone(),
+            end: d.end.clone(),
+            epoch: Epoch { conf_version: d.conf_version, version: d.version },
+            replicas: d
+                .replicas
+                .iter()
+                .map(|r| Replica {
+                    id: ReplicaId(r.id),
+                    store: StoreId(r.store),
+                    role: match r.role() {
+                        pb::ReplicaRole::Voter => ReplicaRole::Voter,
+                        pb::ReplicaRole::Learner => ReplicaRole::Learner,
+                        pb::ReplicaRole::IncomingVoter => ReplicaRole::IncomingVoter,
+                        pb::ReplicaRole::DemotingVoter => ReplicaRole::DemotingVoter,
+                    },
+                })
+                .collect(),
+        }
+    }
+}
+
+impl RangeDescriptor {
+    /// Protobuf bytes, as stored and sent.
+    pub fn encode(&self) -> Bytes {
+        pb::RangeDescriptor::from(self).encode_to_vec().into()
+    }
+
+    /// The reverse of [`encode`](Self::encode).
+    pub fn decode(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        Ok(Self::from(&pb::RangeDescriptor::decode(bytes)?))
+    }
+}
+
+impl From<LeaderHint> for pb::LeaderHint {
+    fn from(h: LeaderHint) -> Self {
+        pb::LeaderHint { store: h.store.0, term: h.term }
+    }
+}
+
+impl From<&pb::LeaderHint> for LeaderHint {
+    fn from(h: &pb::LeaderHint) -> Self {
+        LeaderHint { store: StoreId(h.store), term: h.term }
+    }
+}
+
+/// A request with the token that its response will carry.
+pub fn request_to_wire(token: u64, request: Request) -> pb::Request {
+    use pb::request::Body as Wire;
+    pb::Request {
+        token,
+        range: request.range.0,
+        version: request.version,
+        term: request.term,
+        body: Some(match request.body {
+            Body::Command { evaluator, read_only, command } => {
+                Wire::Command(pb::Command { evaluator: evaluator.0.into(), read_only, command })
+            }
+            Body::Admin(bytes) => Wire::Admin(bytes),
+            Body::Heartbeat(bytes) => Wire::Heartbeat(bytes),
+        }),
+    }
+}
+
+/// The reverse of [`request_to_wire`]; the error names the field that makes no sense.
+pub fn request_from_wire(wire: pb::Request) -> Result<(u64, Request), (u64, String)> {
+    use pb::request::Body as Wire;
+    let token = wire.token;
+    let body = match wire.body {
+        Some(Wire::Command(c)) => Body::Command {
+            evaluator: EvaluatorId(
+                u8::try_from(c.evaluator).map_err(|_| (token, format!("evaluator {}", c.evaluator)))?,
+            ),
+            read_only: c.read_only,
+            command: c.command,
+        },
+        Some(Wire::Admin(bytes)) => Body::Admin(bytes),
+        Some(Wire::Heartbeat(bytes)) => Body::Heartbeat(bytes),
+        None => return Err((token, "request without a body".into())),
+    };
+    Ok((
+        token,
+        Request { range: RangeId(wire.range), version: wire.version, term: wire.term, body },
+    ))
+}
+
+/// A response and its token.
+pub fn response_to_wire(token: u64, response: Response) -> pb::Response {
+    use pb::error::Kind;
+    use pb::response::Result as Wire;
+    let result = match response {
+        Ok(reply) => Wire::Reply(reply),
+        Err(e) => Wire::Error(pb::Error {
+            kind: Some(match e {
+                RequestError::NotLeader { range, leader } => Kind::NotLeader(pb::error::NotLeader {
+                    range: range.0,
+                    leader: leader.map(Into::into),
+                }),
+                RequestError::EpochNotMatch { current } => {
+                    Kind::EpochNotMatch(pb::error::EpochNotMatch {
+                        current: current.iter().map(Into::into).collect(),
+                    })
+                }
+                RequestError::RangeNotFound { range, store } => {
+                    Kind::RangeNotFound(pb::error::RangeNotFound { range: range.0, store: store.0 })
+                }
+                RequestError::Busy { reason, retry_after_ms } => {
+                    Kind::Busy(pb::error::Busy { reason, retry_after_ms })
+                }
+                RequestError::OutcomeUnknown(why) => Kind::OutcomeUnknown(why),
+                RequestError::Unavailable(why) => Kind::Unavailable(why),
+                RequestError::Invalid(why) => Kind::Invalid(why),
+            }),
+        }),
+    };
+    pb::Response { token, result: Some(result) }
+}
+
+/// The reverse of [`response_to_wire`]. A response that makes no sense leaves the outcome unknown.
+pub fn response_from_wire(wire: pb::Response) -> (u64, Response) {
+    use pb::error::Kind;
+    use pb::response::Result as Wire;
+    let response = match wire.result {
+        Some(Wire::Reply(reply)) => Ok(reply),
+        Some(Wire::Error(pb::Error { kind: Some(kind) })) => Err(match kind {
+            Kind::NotLeader(e) => RequestError::NotLeader {
+                range: RangeId(e.range),
+                leader: e.leader.as_ref().map(Into::into),
+            },
+            Kind::EpochNotMatch(e) => {
+                RequestError::EpochNotMatch { current: e.current.iter().map(Into::into).collect() }
+            }
+            Kind::RangeNotFound(e) => {
+                RequestError::RangeNotFound { range: RangeId(e.range), store: StoreId(e.store) }
+            }
+            Kind::Busy(e) => RequestError::Busy { reason: e.reason, retry_after_ms: e.retry_after_ms },
+            Kind::OutcomeUnknown(why) => RequestError::OutcomeUnknown(why),
+            Kind::Unavailable(why) => RequestError::Unavailable(why),
+            Kind::Invalid(why) => RequestError::Invalid(why),
+        }),
+        Some(Wire::Error(pb::Error { kind: None })) | None => {
+            Err(RequestError::OutcomeUnknown("response without a result".into()))
+        }
+    };
+    (wire.token, response)
+}

@@ -1,0 +1,15 @@
+//! The vocabulary that every crate shares: ids, range descriptors, requests and
+//! their errors ([`types`]), and the generated protobuf code ([`internal`]).
+//!
+//! Domain types convert to and from their wire form in [`convert`] alone.
+
+pub mod convert;
+pub mod types;
+
+/// Generated from `proto/internal.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod internal {
+    tonic::include_proto!("rangekv.internal");
+}
+
+pub use types::*;

@@ -2,7 +2,9 @@
 //! and that the simulation wires to its network.
 
 use bytes::Bytes;
-use rangekv_proto::{EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplySink, Request, StoreId};
+use rangekv_proto::{
+    EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplySink, Request, StoreId,
+};
 use std::sync::Arc;
 
 /// Sends requests towards stores.

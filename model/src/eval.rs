@@ -13,6 +13,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
+/// Called with the key and value of each record that a scan meets, until it breaks.
+pub type Visitor<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// An ordered map of byte strings: applied state, or applied state below an overlay.
 ///
 /// Reading never fails: a storage error is a fault of this store alone and ends the process.
@@ -22,15 +25,10 @@ pub trait View {
 
     /// Visits records of `[start, end)` in ascending key order (`end` empty = unbounded)
     /// until `visit` breaks.
-    fn scan(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>);
+    fn scan(&self, start: &[u8], end: &[u8], visit: Visitor<'_>);
 
     /// As [`scan`](Self::scan), in descending order.
-    fn scan_reverse(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    );
+    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: Visitor<'_>);
 }
 
 /// What an evaluation may depend on besides the view.
@@ -55,7 +53,10 @@ pub struct Txn<'a> {
 impl<'a> Txn<'a> {
     /// An evaluation that has written nothing yet.
     pub fn new(view: &'a dyn View) -> Self {
-        Txn { view, writes: BTreeMap::new() }
+        Txn {
+            view,
+            writes: BTreeMap::new(),
+        }
     }
 
     /// Sets `key`.
@@ -68,6 +69,11 @@ impl<'a> Txn<'a> {
         self.writes.insert(key.into(), None);
     }
 
+    /// Forgets all writes.
+    pub fn clear(&mut self) {
+        self.writes.clear();
+    }
+
     /// Whether nothing was written.
     pub fn is_read_only(&self) -> bool {
         self.writes.is_empty()
@@ -78,17 +84,19 @@ impl<'a> Txn<'a> {
         self.writes
     }
 
-    fn merge(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        reverse: bool,
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) {
+    fn merge(&self, start: &[u8], end: &[u8], reverse: bool, visit: Visitor<'_>) {
         if !end.is_empty() && start >= end {
             return;
         }
-        merge_scan(&self.writes, |v| v.as_ref(), self.view, start, end, reverse, visit);
+        merge_scan(
+            &self.writes,
+            |v| v.as_ref(),
+            self.view,
+            start,
+            end,
+            reverse,
+            visit,
+        );
     }
 }
 
@@ -100,16 +108,11 @@ impl View for Txn<'_> {
         }
     }
 
-    fn scan(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
+    fn scan(&self, start: &[u8], end: &[u8], visit: Visitor<'_>) {
         self.merge(start, end, false, visit);
     }
 
-    fn scan_reverse(
-        &self,
-        start: &[u8],
-        end: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) {
+    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: Visitor<'_>) {
         self.merge(start, end, true, visit);
     }
 }
@@ -123,13 +126,20 @@ pub fn merge_scan<T>(
     start: &[u8],
     end: &[u8],
     reverse: bool,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    visit: Visitor<'_>,
 ) {
     use std::ops::Bound::{Excluded, Included, Unbounded};
-    let upper = if end.is_empty() { Unbounded } else { Excluded(end) };
+    let upper = if end.is_empty() {
+        Unbounded
+    } else {
+        Excluded(end)
+    };
     let range = above.range::<[u8], _>((Included(start), upper));
-    let mut pending: Box<dyn Iterator<Item = (&Bytes, &T)>> =
-        if reverse { Box::new(range.rev()) } else { Box::new(range) };
+    let mut pending: Box<dyn Iterator<Item = (&Bytes, &T)>> = if reverse {
+        Box::new(range.rev())
+    } else {
+        Box::new(range)
+    };
     let mut next = pending.next();
     let mut stopped = false;
     let before = |a: &[u8], b: &[u8]| if reverse { a > b } else { a < b };
@@ -192,6 +202,6 @@ pub trait Evaluator: Send + Sync {
     fn evaluate(&self, context: &Context<'_>, command: &Bytes, txn: &mut Txn<'_>) -> Bytes;
 
     /// A key strictly inside `[start, end)` at which a split keeps together what must stay
-    /// together, at or after `near`; `None` if there is none.
+    /// together, close to `near`; `None` if there is none.
     fn split_key(&self, start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes>;
 }

@@ -1,3 +1,4 @@
 //! What the data means: pure functions over an ordered key-value view.
 
 pub mod eval;
+pub mod redis;

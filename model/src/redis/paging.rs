@@ -1,0 +1,279 @@
+//! The commands by which the router walks a keyspace, range by range and page by page.
+//!
+//! Users cannot type them: their names begin with a zero byte, which the router refuses. Each
+//! works on the command's database inside the range that evaluates it:
+//!
+//! | arguments after the name | reply |
+//! |---|---|
+//! | `\0KEYS` start, limit, pattern (empty = all), type (empty = any) | `[next, [user key, …]]` |
+//! | `\0COUNT` start, limit | `[next, number of keys]` |
+//! | `\0FLUSH` start, limit, optionally `ALL` databases | `[next, number of records deleted]` |
+//! | `\0RANDOM` start | a user key, or nil |
+//!
+//! `start` and `next` are record keys: an empty `start` is that of the range, an empty `next`
+//! says that the range is finished. `limit` bounds how many records are visited, at least one,
+//! so that a page takes bounded time whatever it finds. Replies are RESP2 whatever the
+//! client speaks, since the router reads them.
+//!
+//! Expired keys are skipped and, except by `\0FLUSH`, not removed: a walk stays read-only.
+
+use super::call::{Call, Outcome};
+use super::codec::Protocol;
+use super::error::CommandError;
+use super::keys;
+use super::reply::{self, Reply};
+use super::value::Value;
+use super::{glob, number};
+use crate::eval::{Context, View};
+use bytes::Bytes;
+use std::borrow::Cow;
+use std::ops::ControlFlow;
+
+/// `\0KEYS`: the keys of a page.
+pub const KEYS: &[u8] = b"\0KEYS";
+/// `\0COUNT`: how many keys a page has.
+pub const COUNT: &[u8] = b"\0COUNT";
+/// `\0FLUSH`: deletes a page of records.
+pub const FLUSH: &[u8] = b"\0FLUSH";
+/// `\0RANDOM`: some key of the range.
+pub const RANDOM: &[u8] = b"\0RANDOM";
+
+/// How many records `\0RANDOM` looks at, at most, before it gives up.
+const RANDOM_VISITS_MAX: usize = 10_000;
+
+/// Evaluates a command whose name begins with a zero byte.
+pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
+    let arity = |counts: std::ops::RangeInclusive<usize>| {
+        if counts.contains(&call.args.len()) {
+            return Ok(());
+        }
+        let name = String::from_utf8_lossy(&call.args[0][1..]);
+        Err(CommandError::Arity(name.to_ascii_lowercase()))
+    };
+    match &call.args[0][..] {
+        KEYS => arity(5..=5).and_then(|()| page_of_keys(call)),
+        COUNT => arity(3..=3).and_then(|()| count(call)),
+        FLUSH => arity(3..=4).and_then(|()| flush(call)),
+        RANDOM => arity(2..=2).map(|()| random(call)),
+        _ => Err(CommandError::unknown_command(call.args)),
+    }
+}
+
+fn page_of_keys(call: &mut Call<'_, '_>) -> Outcome {
+    let [_, start, _, pattern, kind] = call.args else {
+        return Err(CommandError::Syntax);
+    };
+    let mut found = Vec::new();
+    let next = walk(call, start, limit(call)?, &mut |user_key, value| {
+        let wanted = (kind.is_empty() || kind.eq_ignore_ascii_case(value.kind.name().as_bytes()))
+            && (pattern.is_empty() || glob::matches(pattern, &user_key));
+        if wanted {
+            found.push(user_key.into_owned());
+        }
+        ControlFlow::Continue(())
+    });
+    let bytes = found.iter().map(|key| key.len() + 16).sum::<usize>();
+    let mut reply = Reply::with_capacity(Protocol::Resp2, next.len() + bytes + 32);
+    reply.array(2).bulk(&next).array(found.len());
+    for key in &found {
+        reply.bulk(key);
+    }
+    Ok(reply.finish())
+}
+
+fn count(call: &mut Call<'_, '_>) -> Outcome {
+    let mut keys = 0;
+    let next = walk(call, &call.args[1], limit(call)?, &mut |_, _| {
+        keys += 1;
+        ControlFlow::Continue(())
+    });
+    Ok(page_of_number(&next, keys))
+}
+
+fn flush(call: &mut Call<'_, '_>) -> Outcome {
+    let all = match call.args.get(3) {
+        None => false,
+        Some(option) if option.eq_ignore_ascii_case(b"ALL") => true,
+        Some(_) => return Err(CommandError::Syntax),
+    };
+    let limit = limit(call)?;
+    let (mut cursor, end) = bounds(call.context, &call.args[1]);
+    let mut doomed = Vec::new();
+    let mut visited = 0;
+    let next = loop {
+        let mut resume = None;
+        let mut full = false;
+        if cursor < end {
+            call.txn.scan(&cursor, &end, &mut |key, _| {
+                if visited == limit {
+                    full = true;
+                    resume = Some(Bytes::copy_from_slice(key));
+                    return ControlFlow::Break(());
+                }
+                visited += 1;
+                match keys::slot_and_database(key) {
+                    Some((slot, db)) if !all && db != call.db => {
+                        resume = Some(seek_database(slot, db, call.db));
+                        return ControlFlow::Break(());
+                    }
+                    _ => doomed.push(Bytes::copy_from_slice(key)),
+                }
+                ControlFlow::Continue(())
+            });
+        }
+        match resume {
+            None => break Bytes::new(),
+            Some(next) if full => break next,
+            Some(next) => cursor = next,
+        }
+    };
+    let deleted = doomed.len();
+    for key in doomed {
+        call.txn.delete(key);
+    }
+    Ok(page_of_number(&next, deleted))
+}
+
+/// Looks from a given place, or from one that the seed chooses: a slot of the range, and in
+/// the first slot at or after it that has keys a point between the first key and the last.
+/// Keys after a gap are therefore likelier than others, as in Redis keys after an empty bucket.
+fn random(call: &mut Call<'_, '_>) -> Bytes {
+    let start = &call.args[1];
+    let found = if start.is_empty() {
+        let (low, end) = bounds(call.context, b"");
+        let (first_slot, end_slot) = (keys::slot_at(&low), keys::slot_at(&end));
+        let span = u64::from(end_slot.saturating_sub(first_slot)) + 1;
+        let slot = (u64::from(first_slot) + call.context.seed % span).min(u64::from(keys::SLOTS));
+        let near = first_key(call, &keys::slot_start(slot as u16));
+        near.or_else(|| first_key(call, &low)).map(|first| {
+            let point = point_in_slot(call, &first);
+            first_key(call, &point)
+                .filter(|_| point > first)
+                .unwrap_or(first)
+        })
+    } else {
+        first_key(call, start).or_else(|| first_key(call, b""))
+    };
+    match found.as_deref().and_then(keys::decode) {
+        Some((_, _, user_key)) => reply::bulk(&user_key),
+        None => reply::nil(Protocol::Resp2),
+    }
+}
+
+/// The record key of the first key at or after `from`.
+fn first_key(call: &Call<'_, '_>, from: &[u8]) -> Option<Bytes> {
+    let mut found = None;
+    walk(call, from, RANDOM_VISITS_MAX, &mut |user_key, _| {
+        found = Some(keys::record_key(call.db, &user_key));
+        ControlFlow::Break(())
+    });
+    found
+}
+
+/// A key between `first` and the last record of its slot and database, chosen by the seed
+/// from the 8 bytes in which they begin to differ.
+fn point_in_slot(call: &Call<'_, '_>, first: &Bytes) -> Bytes {
+    let Some((slot, db)) = keys::slot_and_database(first) else {
+        return first.clone();
+    };
+    let (_, end) = bounds(call.context, b"");
+    let end = end.min(keys::database_start(slot, db + 1));
+    let mut last = first.clone();
+    call.txn.scan_reverse(first, &end, &mut |key, _| {
+        last = Bytes::copy_from_slice(key);
+        ControlFlow::Break(())
+    });
+    let common = first.iter().zip(&last).take_while(|(a, b)| a == b).count();
+    let window = |key: &[u8]| {
+        let mut bytes = [0u8; 8];
+        let rest = &key[common..key.len().min(common + 8)];
+        bytes[..rest.len()].copy_from_slice(rest);
+        u64::from_be_bytes(bytes)
+    };
+    let (low, high) = (window(first), window(&last));
+    // The low bits of the seed chose the slot; an odd factor mixes them into the high ones.
+    let bits = call.context.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let offset = (u128::from(bits) * (u128::from(high - low) + 1)) >> 64;
+    [&first[..common], &(low + offset as u64).to_be_bytes()]
+        .concat()
+        .into()
+}
+
+/// Called with each user key and its record.
+type KeyVisitor<'a> = &'a mut dyn FnMut(Cow<'_, [u8]>, &Value<&[u8]>) -> ControlFlow<()>;
+
+/// Visits the unexpired keys of the command's database from `from` on, until `visit` breaks or
+/// `limit` records were looked at. Elements of collections and records of other databases are
+/// jumped over, each jump counting as one record. Returns where to go on; empty = finished.
+fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, visit: KeyVisitor<'_>) -> Bytes {
+    let (mut cursor, end) = bounds(call.context, from);
+    let mut visited = 0;
+    while cursor < end {
+        let mut resume = None;
+        let mut stopped = false;
+        call.txn.scan(&cursor, &end, &mut |key, record| {
+            if visited == limit {
+                stopped = true;
+                resume = Some(Bytes::copy_from_slice(key));
+                return ControlFlow::Break(());
+            }
+            visited += 1;
+            let Some((slot, db, user_key)) = keys::decode(key) else {
+                return ControlFlow::Continue(());
+            };
+            if db != call.db {
+                resume = Some(seek_database(slot, db, call.db));
+                return ControlFlow::Break(());
+            }
+            if !keys::is_metadata(key) {
+                resume = keys::next_user_key_prefix(key);
+                return ControlFlow::Break(());
+            }
+            let value = Value::parse(record);
+            if value.is_expired(call.context.now_ms) {
+                return ControlFlow::Continue(());
+            }
+            let flow = visit(user_key, &value);
+            if flow.is_break() {
+                stopped = true;
+                resume = keys::next_user_key_prefix(key);
+            }
+            flow
+        });
+        match resume {
+            None => return Bytes::new(),
+            Some(next) if stopped => return next,
+            Some(next) => cursor = next,
+        }
+    }
+    Bytes::new()
+}
+
+/// From a record of database `found`, where the records of `wanted` begin next.
+fn seek_database(slot: u16, found: u8, wanted: u8) -> Bytes {
+    let slot = if found < wanted { slot } else { slot + 1 };
+    keys::database_start(slot, wanted)
+}
+
+/// `[start, end)`: what of the range is Redis's and not before `from`.
+fn bounds(context: &Context<'_>, from: &[u8]) -> (Bytes, Bytes) {
+    let (first, end) = (keys::slot_start(0), keys::slot_start(keys::SLOTS));
+    let start = from.max(context.start).max(&first);
+    let end = match context.end {
+        [] => end,
+        inside if inside < &end[..] => Bytes::copy_from_slice(inside),
+        _ => end,
+    };
+    (Bytes::copy_from_slice(start), end)
+}
+
+fn limit(call: &Call<'_, '_>) -> Result<usize, CommandError> {
+    let limit = number::parse_int(&call.args[2]).ok_or(CommandError::NotInteger)?;
+    Ok(usize::try_from(limit).unwrap_or(0).max(1))
+}
+
+fn page_of_number(next: &[u8], number: usize) -> Bytes {
+    let mut reply = Reply::with_capacity(Protocol::Resp2, next.len() + 48);
+    reply.array(2).bulk(next).int(number as i64);
+    reply.finish()
+}

@@ -1,0 +1,396 @@
+//! The one table of commands: what the router needs to dispatch them, and what `COMMAND`
+//! tells about them.
+//!
+//! Arities, key positions and flags are those which Redis 7.2 documents for each command.
+//! Adding a command is a row here and a line in `RedisModel`'s dispatch, or, with
+//! [`Route::Connection`], in the router's.
+//!
+//! Invariant: the rows are sorted by name, lower case.
+
+use super::keys;
+use bytes::Bytes;
+
+/// Who answers a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Route {
+    /// The router itself: it concerns the connection or the cluster, not the data.
+    Connection,
+    /// The leader of the one range in which all keys lie, in one evaluation.
+    SingleRange,
+    /// Pieces per range, each with its own keys; the elements of the array replies are put
+    /// back into the order of the keys.
+    FanOutArray,
+    /// Pieces per range; the integer replies are summed.
+    FanOutSum,
+    /// As [`SingleRange`](Self::SingleRange) if both keys lie in one range. If not, the router
+    /// fetches both values with `GET` and calls `redis::lcs`.
+    Lcs,
+    /// The router walks all ranges with the paged commands of [`paging`](super::paging).
+    Keyspace,
+}
+
+/// What a command belongs to in the documentation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// Strings.
+    String,
+    /// Keys of any type.
+    Generic,
+    /// The connection.
+    Connection,
+    /// The server.
+    Server,
+}
+
+impl Group {
+    /// The name in `COMMAND DOCS`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::String => "string",
+            Group::Generic => "generic",
+            Group::Connection => "connection",
+            Group::Server => "server",
+        }
+    }
+}
+
+/// A set of command flags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags(u16);
+
+impl Flags {
+    /// May change data.
+    pub const WRITE: Flags = Flags(1);
+    /// Never changes data, save for removing what has expired.
+    pub const READONLY: Flags = Flags(1 << 1);
+    /// Takes constant or logarithmic time.
+    pub const FAST: Flags = Flags(1 << 2);
+    /// May make the data larger.
+    pub const DENYOOM: Flags = Flags(1 << 3);
+    /// For administrators.
+    pub const ADMIN: Flags = Flags(1 << 4);
+    /// Allowed while data is loading.
+    pub const LOADING: Flags = Flags(1 << 5);
+    /// Allowed on a replica that lost its master.
+    pub const STALE: Flags = Flags(1 << 6);
+    /// Not allowed in scripts.
+    pub const NOSCRIPT: Flags = Flags(1 << 7);
+    /// Needs no authentication.
+    pub const NO_AUTH: Flags = Flags(1 << 8);
+    /// Allowed while a script is busy.
+    pub const ALLOW_BUSY: Flags = Flags(1 << 9);
+    /// Of the ACL category `@dangerous`; not shown as a flag.
+    pub const DANGEROUS: Flags = Flags(1 << 10);
+
+    /// Flags with their names, in the order in which `COMMAND INFO` lists them.
+    pub const NAMES: &'static [(Flags, &'static str)] = &[
+        (Flags::WRITE, "write"),
+        (Flags::READONLY, "readonly"),
+        (Flags::DENYOOM, "denyoom"),
+        (Flags::ADMIN, "admin"),
+        (Flags::NOSCRIPT, "noscript"),
+        (Flags::LOADING, "loading"),
+        (Flags::STALE, "stale"),
+        (Flags::FAST, "fast"),
+        (Flags::NO_AUTH, "no_auth"),
+        (Flags::ALLOW_BUSY, "allow_busy"),
+    ];
+
+    /// Both sets together.
+    pub const fn and(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// Whether all of `other` are in this set.
+    pub const fn contains(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Spec {
+    /// Lower case, as it stands in error messages.
+    pub name: &'static str,
+    /// Number of arguments with the name; negative: at least as many.
+    pub arity: i8,
+    /// What kind of command it is.
+    pub flags: Flags,
+    /// Index of the first key among the arguments (the name is 0); 0 = has no keys.
+    pub first_key: u8,
+    /// Index of the last key; negative counts from the end: -1 is the last argument.
+    pub last_key: i8,
+    /// Distance between keys; 0 = has no keys.
+    pub key_step: u8,
+    /// Chapter of the documentation.
+    pub group: Group,
+    /// First Redis version that had it.
+    pub since: &'static str,
+    /// Who answers it.
+    pub route: Route,
+    /// One sentence about it.
+    pub summary: &'static str,
+}
+
+impl Spec {
+    /// Whether `argc` arguments, the name included, are as many as the command takes.
+    pub fn accepts(&self, argc: usize) -> bool {
+        let wanted = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 {
+            argc >= wanted
+        } else {
+            argc == wanted
+        }
+    }
+
+    /// Whether the request may be sent as read-only.
+    pub fn is_readonly(&self) -> bool {
+        self.flags.contains(Flags::READONLY)
+    }
+}
+
+/// The longest name in the table, in bytes.
+const NAME_BYTES_MAX: usize = 16;
+
+/// The command called `name`, in any mixture of cases. Allocates nothing.
+pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
+    let mut buffer = [0u8; NAME_BYTES_MAX];
+    let lower = buffer.get_mut(..name.len())?;
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    let lower = &*lower;
+    let found = TABLE.binary_search_by(|spec| spec.name.as_bytes().cmp(lower));
+    found.ok().map(|index| &TABLE[index])
+}
+
+/// All commands, sorted by name.
+pub fn all() -> &'static [Spec] {
+    TABLE
+}
+
+/// The indexes of a command's keys among its arguments (the name is 0). If there are fewer
+/// arguments than the command takes, those that are there.
+pub fn keys(spec: &Spec, args: &[Bytes]) -> impl Iterator<Item = usize> {
+    let argc = args.len() as i64;
+    let last = match i64::from(spec.last_key) {
+        last if last < 0 => argc + last,
+        last => last.min(argc - 1),
+    };
+    let first = usize::from(spec.first_key);
+    let end = if first == 0 {
+        0
+    } else {
+        (last + 1).max(0) as usize
+    };
+    (first..end).step_by(usize::from(spec.key_step).max(1))
+}
+
+/// The record keys that the leader will read or write for a command on database `db`: by
+/// these it is routed. They are [`keys`] in their databases, since `COPY … DB` names another
+/// one for its destination.
+pub fn record_keys(spec: &Spec, db: u8, args: &[Bytes]) -> Vec<Bytes> {
+    let destination = if spec.name == "copy" {
+        super::keyspace::copy_destination(args)
+    } else {
+        None
+    };
+    keys(spec, args)
+        .map(|index| {
+            let db = match destination {
+                Some(destination) if index == 2 => destination,
+                _ => db,
+            };
+            keys::record_key(db, &args[index])
+        })
+        .collect()
+}
+
+const fn row(
+    name: &'static str,
+    arity: i8,
+    flags: Flags,
+    keys: (u8, i8, u8),
+    route: Route,
+    (group, since, summary): (Group, &'static str, &'static str),
+) -> Spec {
+    Spec {
+        name,
+        arity,
+        flags,
+        first_key: keys.0,
+        last_key: keys.1,
+        key_step: keys.2,
+        group,
+        since,
+        route,
+        summary,
+    }
+}
+
+const NONE: (u8, i8, u8) = (0, 0, 0);
+const ONE: (u8, i8, u8) = (1, 1, 1);
+const TWO: (u8, i8, u8) = (1, 2, 1);
+const MANY: (u8, i8, u8) = (1, -1, 1);
+const PAIRS: (u8, i8, u8) = (1, -1, 2);
+
+const READ: Flags = Flags::READONLY;
+const READ_FAST: Flags = READ.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE;
+const WRITE_FAST: Flags = WRITE.and(Flags::FAST);
+const GROW: Flags = WRITE.and(Flags::DENYOOM);
+const GROW_FAST: Flags = GROW.and(Flags::FAST);
+const FAST: Flags = Flags::FAST;
+const ANYTIME: Flags = Flags::LOADING.and(Flags::STALE);
+const ANYTIME_FAST: Flags = ANYTIME.and(FAST);
+const HANDSHAKE: Flags = ANYTIME_FAST
+    .and(Flags::NOSCRIPT)
+    .and(Flags::NO_AUTH)
+    .and(Flags::ALLOW_BUSY);
+
+use Group::{Connection, Generic, Server, String as Str};
+use Route::{Connection as Here, FanOutArray, FanOutSum, Keyspace, Lcs, SingleRange};
+
+#[rustfmt::skip]
+static TABLE: &[Spec] = &[
+    row("append", 3, GROW_FAST, ONE, SingleRange, (Str, "2.0.0", "Adds to the end of a string, creating it if there is none.")),
+    row("auth", -2, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Authenticates the connection.")),
+    row("client", -2, Flags(0), NONE, Here, (Connection, "2.4.0", "A container for commands about client connections.")),
+    row("command", -1, ANYTIME, NONE, Here, (Server, "2.8.13", "Describes the commands.")),
+    row("copy", -3, GROW, TWO, SingleRange, (Generic, "6.2.0", "Copies a value and its expiry to another key.")),
+    row("dbsize", 1, READ_FAST, NONE, Keyspace, (Server, "1.0.0", "Counts the keys of the database.")),
+    row("decr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts one from an integer; a missing key counts as 0.")),
+    row("decrby", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts a number from an integer; a missing key counts as 0.")),
+    row("del", -2, WRITE, MANY, FanOutSum, (Generic, "1.0.0", "Deletes keys and answers how many there were.")),
+    row("echo", 2, ANYTIME_FAST, NONE, Here, (Connection, "1.0.0", "Answers its argument.")),
+    row("exists", -2, READ_FAST, MANY, FanOutSum, (Generic, "1.0.0", "Counts which of the given keys exist, repeated ones repeatedly.")),
+    row("expire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "1.0.0", "Lets a key expire after so many seconds.")),
+    row("expireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "1.2.0", "Lets a key expire at a Unix time in seconds.")),
+    row("expiretime", 2, READ_FAST, ONE, SingleRange, (Generic, "7.0.0", "Answers the Unix time in seconds at which a key expires.")),
+    row("flushall", -1, WRITE.and(Flags::DANGEROUS), NONE, Keyspace, (Server, "1.0.0", "Deletes the keys of all databases.")),
+    row("flushdb", -1, WRITE.and(Flags::DANGEROUS), NONE, Keyspace, (Server, "1.0.0", "Deletes the keys of the database.")),
+    row("get", 2, READ_FAST, ONE, SingleRange, (Str, "1.0.0", "Answers a string.")),
+    row("getdel", 2, WRITE_FAST, ONE, SingleRange, (Str, "6.2.0", "Answers a string and deletes it.")),
+    row("getex", -2, WRITE_FAST, ONE, SingleRange, (Str, "6.2.0", "Answers a string and sets or removes its expiry.")),
+    row("getrange", 4, READ, ONE, SingleRange, (Str, "2.4.0", "Answers a part of a string.")),
+    row("getset", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Sets a string and answers what it was before.")),
+    row("hello", -1, HANDSHAKE, NONE, Here, (Connection, "6.0.0", "Chooses the protocol version and describes the server.")),
+    row("incr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Adds one to an integer; a missing key counts as 0.")),
+    row("incrby", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Adds a number to an integer; a missing key counts as 0.")),
+    row("incrbyfloat", 3, GROW_FAST, ONE, SingleRange, (Str, "2.6.0", "Adds a floating-point number to a number; a missing key counts as 0.")),
+    row("info", -1, ANYTIME.and(Flags::DANGEROUS), NONE, Here, (Server, "1.0.0", "Describes the server.")),
+    row("keys", 2, READ.and(Flags::DANGEROUS), NONE, Keyspace, (Generic, "1.0.0", "Answers all keys that match a pattern.")),
+    row("lcs", -3, READ, TWO, Lcs, (Str, "7.0.0", "Answers the longest common subsequence of two strings.")),
+    row("mget", -2, READ_FAST, MANY, FanOutArray, (Str, "1.0.0", "Answers several strings.")),
+    row("mset", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once.")),
+    row("msetnx", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once if none of the keys exists.")),
+    row("object", -2, READ, (2, 2, 1), SingleRange, (Generic, "2.2.3", "Tells how a value is stored.")),
+    row("persist", 2, WRITE_FAST, ONE, SingleRange, (Generic, "2.2.0", "Removes the expiry of a key.")),
+    row("pexpire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire after so many milliseconds.")),
+    row("pexpireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")),
+    row("pexpiretime", 2, READ_FAST, ONE, SingleRange, (Generic, "7.0.0", "Answers the Unix time in milliseconds at which a key expires.")),
+    row("ping", -1, FAST, NONE, Here, (Connection, "1.0.0", "Answers PONG, or its argument.")),
+    row("psetex", 4, GROW, ONE, SingleRange, (Str, "2.6.0", "Sets a string that expires after so many milliseconds.")),
+    row("pttl", 2, READ_FAST, ONE, SingleRange, (Generic, "2.6.0", "Answers in how many milliseconds a key expires.")),
+    row("quit", -1, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Closes the connection.")),
+    row("randomkey", 1, READ, NONE, Keyspace, (Generic, "1.0.0", "Answers some key of the database.")),
+    row("rename", 3, WRITE, TWO, SingleRange, (Generic, "1.0.0", "Renames a key, replacing what has the new name.")),
+    row("renamenx", 3, WRITE_FAST, TWO, SingleRange, (Generic, "1.0.0", "Renames a key if nothing has the new name.")),
+    row("reset", 1, HANDSHAKE, NONE, Here, (Connection, "6.2.0", "Returns the connection to its first state.")),
+    row("scan", -2, READ, NONE, Keyspace, (Generic, "2.8.0", "Iterates over the keys of the database.")),
+    row("select", 2, ANYTIME_FAST, NONE, Here, (Connection, "1.0.0", "Changes the connection's database.")),
+    row("set", -3, GROW, ONE, SingleRange, (Str, "1.0.0", "Sets a string, with conditions and an expiry if wanted.")),
+    row("setex", 4, GROW, ONE, SingleRange, (Str, "2.0.0", "Sets a string that expires after so many seconds.")),
+    row("setnx", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Sets a string if the key does not exist.")),
+    row("setrange", 4, GROW, ONE, SingleRange, (Str, "2.2.0", "Overwrites a part of a string, creating it if there is none.")),
+    row("strlen", 2, READ_FAST, ONE, SingleRange, (Str, "2.2.0", "Answers the length of a string in bytes.")),
+    row("substr", 4, READ, ONE, SingleRange, (Str, "1.0.0", "Answers a part of a string; the older name of GETRANGE.")),
+    row("time", 1, ANYTIME_FAST, NONE, Here, (Server, "2.6.0", "Answers the server's time.")),
+    row("touch", -2, READ_FAST, MANY, FanOutSum, (Generic, "3.2.1", "Counts which of the given keys exist.")),
+    row("ttl", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers in how many seconds a key expires.")),
+    row("type", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers the type of the value at a key.")),
+    row("unlink", -2, WRITE_FAST, MANY, FanOutSum, (Generic, "4.0.0", "Deletes keys and answers how many there were.")),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_sorted_and_names_fit() {
+        for pair in TABLE.windows(2) {
+            assert!(
+                pair[0].name < pair[1].name,
+                "{} {}",
+                pair[0].name,
+                pair[1].name
+            );
+        }
+        for spec in TABLE {
+            assert!(spec.name.len() <= NAME_BYTES_MAX);
+            assert_eq!(spec.name, spec.name.to_ascii_lowercase());
+            assert_eq!(spec.first_key == 0, spec.key_step == 0, "{}", spec.name);
+            assert!(
+                !spec.flags.contains(Flags::WRITE.and(Flags::READONLY)),
+                "{}",
+                spec.name
+            );
+        }
+    }
+
+    #[test]
+    fn lookup_ignores_case() {
+        for spec in TABLE {
+            let upper = spec.name.to_ascii_uppercase();
+            assert!(std::ptr::eq(lookup(upper.as_bytes()).unwrap(), spec));
+            assert!(std::ptr::eq(lookup(spec.name.as_bytes()).unwrap(), spec));
+        }
+        for name in [
+            &b""[..],
+            b"nosuch",
+            b"a name longer than any in the table",
+            b"\0KEYS",
+        ] {
+            assert!(lookup(name).is_none());
+        }
+    }
+
+    #[test]
+    fn arity_is_exact_or_a_lower_bound() {
+        let get = lookup(b"get").unwrap();
+        assert_eq!([1, 2, 3].map(|n| get.accepts(n)), [false, true, false]);
+        let set = lookup(b"set").unwrap();
+        assert_eq!([2, 3, 9].map(|n| set.accepts(n)), [false, true, true]);
+    }
+
+    #[test]
+    fn keys_are_found_by_position() {
+        for (command, expected) in [
+            ("get k", &[1][..]),
+            ("get", &[]),
+            ("mget a b c", &[1, 2, 3]),
+            ("mset a 1 b 2", &[1, 3]),
+            ("mset a 1 b", &[1, 3]),
+            ("lcs a b idx", &[1, 2]),
+            ("lcs a", &[1]),
+            ("object encoding k", &[2]),
+            ("object help", &[]),
+            ("ping x", &[]),
+        ] {
+            let args: Vec<Bytes> = command.split(' ').map(Bytes::from).collect();
+            let spec = lookup(&args[0]).unwrap();
+            assert_eq!(keys(spec, &args).collect::<Vec<_>>(), expected, "{command}");
+        }
+    }
+
+    #[test]
+    fn copy_is_routed_by_both_databases() {
+        let routed = |command: &'static str| {
+            let args: Vec<Bytes> = command.split(' ').map(Bytes::from).collect();
+            record_keys(lookup(b"copy").unwrap(), 3, &args)
+        };
+        let key = |db, key: &str| keys::record_key(db, key.as_bytes());
+        assert_eq!(routed("copy a b"), [key(3, "a"), key(3, "b")]);
+        assert_eq!(routed("copy a b replace db 5"), [key(3, "a"), key(5, "b")]);
+        assert_eq!(routed("copy a b db 99"), [key(3, "a"), key(3, "b")]);
+    }
+}

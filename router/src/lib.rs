@@ -13,3 +13,5 @@ pub mod stores;
 pub mod cache;
 
 pub mod retry;
+
+pub mod dispatch;

@@ -17,6 +17,19 @@ pub trait Stores: Send + Sync {
     /// been sent, `OutcomeUnknown` (for writes; `Unavailable` if it is read-only or was not sent).
     fn send(&self, store: StoreId, request: Request, sink: &Arc<dyn ReplySink>, token: u64);
 
+    /// Sends what `batch` holds, in order, and leaves it empty. What a connection has read at
+    /// once arrives here at once: one push into a mailbox, one frame of a stream.
+    fn send_batch(
+        &self,
+        store: StoreId,
+        batch: &mut Vec<(Request, u64)>,
+        sink: &Arc<dyn ReplySink>,
+    ) {
+        for (request, token) in batch.drain(..) {
+            self.send(store, request, sink, token);
+        }
+    }
+
     /// Evaluates a read-only command on the calling thread if this store leads `range` at
     /// `version` under a valid lease; `None` = it can't, go through [`send`](Self::send).
     fn read_local(
@@ -29,4 +42,12 @@ pub trait Stores: Send + Sync {
 
     /// Descriptors and leaders of the replicas on this store, for filling an empty cache.
     fn local_routes(&self) -> Vec<(RangeDescriptor, Option<LeaderHint>)>;
+
+    /// A request for `key` found no route, or only replicas that know nothing of its range.
+    /// Whoever can ask the placement driver does so, and hands the answer to
+    /// [`SharedCache::apply_routes`](crate::cache::SharedCache::apply_routes). Never blocks;
+    /// called again with every retry, so it bounds its own rate.
+    fn want_route(&self, key: &[u8]) {
+        let _ = key;
+    }
 }

@@ -1,0 +1,31 @@
+//! Commands that change a range itself: split, membership, leader transfer.
+
+mod conf_change;
+mod split;
+mod status;
+mod transfer;
+
+use crate::replica::{Ctx, Replica, Waiter};
+use bytes::Bytes;
+use prost::Message as _;
+use rangekv_proto::internal::{admin_command::Kind, AdminCommand};
+use rangekv_proto::RequestError;
+
+pub(crate) fn invalid(waiter: Waiter, why: impl Into<String>) {
+    waiter.complete(Err(RequestError::Invalid(why.into())));
+}
+
+impl Replica {
+    /// Proposes an admin command at a leader that is ready and not blocked.
+    pub(crate) fn propose_admin(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, command: &Bytes) {
+        // What was evaluated before keeps its place in the log.
+        self.propose_batch(ctx);
+        match AdminCommand::decode(command.clone()).map(|c| c.kind) {
+            Ok(Some(Kind::Split(split))) => self.propose_split(ctx, waiter, split),
+            Ok(Some(Kind::ChangeReplicas(change))) => self.propose_conf_change(ctx, waiter, change),
+            Ok(Some(Kind::TransferLeader(transfer))) => self.transfer_leader(ctx, waiter, transfer),
+            Ok(Some(Kind::Status(_))) | Ok(None) => invalid(waiter, "admin command without a kind"),
+            Err(e) => invalid(waiter, format!("admin command does not decode: {e}")),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Deliberate bugs, for showing that the simulation finds their kind.
+//!
+//! Without the feature `planted-bugs` every question is answered `false` at compile time.
+
+/// A bug that can be switched on in a build with the feature `planted-bugs`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum Bug {
+    /// A write is answered when it is proposed.
+    ReplyBeforeCommit,
+    /// Followers acknowledge entries, and the leader counts itself, before the sync, which never happens.
+    ReplyBeforeSync,
+    /// Term and vote are not written.
+    VoteNotSynced,
+    /// The lease lasts longer than an election timeout.
+    LeaseTooLong,
+    /// The lease is kept, and renewed, after a leader transfer began.
+    LeaseKeptAfterTransfer,
+    /// A restarted store votes at once.
+    NoVoteBan,
+    /// The applied index is written apart from the data of its entry.
+    AppliedIndexApart,
+    /// A failed condition that depends on the overlay is answered before what it saw has committed.
+    DirtyRefusal,
+    /// A new leader answers reads before it has applied an entry of its own term.
+    ReadBeforeFirstEntry,
+    /// A split leaves the epoch's version as it was.
+    SplitWithoutEpoch,
+    /// A snapshot says that it was taken later than it was.
+    SnapshotMislabelled,
+    /// A read that has no lease is answered with the commit of an entry proposed before it.
+    ReadBehindOldEntry,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 12] = [
+        Bug::ReplyBeforeCommit,
+        Bug::ReplyBeforeSync,
+        Bug::VoteNotSynced,
+        Bug::LeaseTooLong,
+        Bug::LeaseKeptAfterTransfer,
+        Bug::NoVoteBan,
+        Bug::AppliedIndexApart,
+        Bug::DirtyRefusal,
+        Bug::ReadBeforeFirstEntry,
+        Bug::SplitWithoutEpoch,
+        Bug::SnapshotMislabelled,
+        Bug::ReadBehindOldEntry,
+    ];
+
+    /// Its name in snake case, as the simulation's `--bug` takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bug::ReplyBeforeCommit => "reply_before_commit",
+            Bug::ReplyBeforeSync => "reply_before_sync",
+            Bug::VoteNotSynced => "vote_not_synced",
+            Bug::LeaseTooLong => "lease_too_long",
+            Bug::LeaseKeptAfterTransfer => "lease_kept_after_transfer",
+            Bug::NoVoteBan => "no_vote_ban",
+            Bug::AppliedIndexApart => "applied_index_apart",
+            Bug::DirtyRefusal => "dirty_refusal",
+            Bug::ReadBeforeFirstEntry => "read_before_first_entry",
+            Bug::SplitWithoutEpoch => "split_without_epoch",
+            Bug::SnapshotMislabelled => "snapshot_mislabelled",
+            Bug::ReadBehindOldEntry => "read_behind_old_entry",
+        }
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+mod selector {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Switches one bug on for this thread, or all off.
+    pub fn set(bug: Option<Bug>) {
+        ACTIVE.with(|a| a.set(bug));
+    }
+
+    /// Whether `bug` is on.
+    pub fn active(bug: Bug) -> bool {
+        ACTIVE.with(|a| a.get()) == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted-bugs")]
+pub use selector::{active, set};
+
+/// Always false: this build has no planted bugs.
+#[cfg(not(feature = "planted-bugs"))]
+#[inline(always)]
+pub fn active(_: Bug) -> bool {
+    false
+}

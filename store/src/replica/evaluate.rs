@@ -1,0 +1,270 @@
+//! Requests at the leader: admission, evaluation against applied state plus overlay, proposal.
+//!
+//! Rules (N§11.3): E1 evaluate only with an entry of the own term applied; E3 nothing is
+//! refused at apply, so everything is checked here; E4 a failed proposal leaves the overlay
+//! untouched; E6 a reply waits for the entries that it saw; E11 the overlay is bounded.
+//!
+//! One rule is stricter than N§11.3 E6. A reply without writes of its own must prove that this
+//! replica led *when it evaluated*. Waiting for an entry proposed earlier does not prove that:
+//! its acknowledgements may have been sent before the evaluation, and another leader may have
+//! been elected in between. So such a reply needs a lease at evaluation, or an entry proposed
+//! after it (this round's batch), or a ReadIndex round.
+
+use super::{Completions, Ctx, Pending, Replica, Waiter};
+use crate::bugs::{self, Bug};
+use crate::payload;
+use bytes::Bytes;
+use rangekv_model::eval::{Context, Txn};
+use rangekv_proto::{Body, EvaluatorId, RequestError};
+use std::sync::atomic::Ordering;
+
+impl Replica {
+    /// Handles a request; its response goes to the waiter's sink, now or later.
+    pub fn request(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter) {
+        if let Body::Admin(command) = &waiter.request.body {
+            if let Some(status) = self.status_reply(ctx, command) {
+                return waiter.complete(Ok(status));
+            }
+        }
+        self.admit(ctx, waiter, false);
+    }
+
+    /// Checks leadership, term and epoch, and evaluates or proposes, or lets the request wait.
+    /// `confirmed`: a ReadIndex round that began after the request arrived has shown that this
+    /// replica leads.
+    pub(super) fn admit(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, confirmed: bool) {
+        let Some(descriptor) = &self.descriptor else {
+            let error = RequestError::RangeNotFound { range: self.range, store: self.store };
+            return waiter.complete(Err(error));
+        };
+        let Some(lead) = self.lead.as_mut() else {
+            let error = self.not_leader();
+            return waiter.complete(Err(error));
+        };
+        lead.active_ns = ctx.now.mono_ns;
+        if waiter.request.term != 0 && waiter.request.term != lead.term {
+            let error = self.not_leader();
+            return waiter.complete(Err(error));
+        }
+        if waiter.request.version != descriptor.epoch.version {
+            let error = RequestError::EpochNotMatch { current: vec![descriptor.clone()] };
+            return waiter.complete(Err(error));
+        }
+        if self.blocked() || (!self.waiting.is_empty() && !confirmed) {
+            if bugs::active(Bug::ReadBeforeFirstEntry)
+                && matches!(waiter.request.body, Body::Command { read_only: true, .. })
+                && self.barrier.is_none()
+            {
+                return self.dispatch(ctx, waiter, true);
+            }
+            if self.waiting.len() >= ctx.config.waiting_max {
+                let error = RequestError::Busy {
+                    reason: format!("{} requests wait in range {}", self.waiting.len(), self.range),
+                    retry_after_ms: 50,
+                };
+                return waiter.complete(Err(error));
+            }
+            return self.waiting.push_back(waiter);
+        }
+        self.dispatch(ctx, waiter, confirmed);
+    }
+
+    /// Whether requests must wait: the leader has yet to apply an entry of its term (E1), a
+    /// split is on its way (E3), or leadership is being transferred.
+    fn blocked(&self) -> bool {
+        let ready = self.lead.as_ref().is_some_and(|l| l.ready);
+        !ready || self.barrier.is_some() || self.raw.raft.lead_transferee.is_some()
+    }
+
+    /// Whether requests waited for something that is over.
+    pub fn has_unblocked(&self) -> bool {
+        self.lead.is_some() && !self.waiting.is_empty() && !self.blocked()
+    }
+
+    /// Requests that waited, once nothing blocks them. The epoch may have changed meanwhile,
+    /// so each is admitted anew.
+    pub fn take_unblocked(&mut self) -> Vec<Waiter> {
+        if self.has_unblocked() {
+            self.waiting.drain(..).collect()
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn dispatch(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, confirmed: bool) {
+        match &waiter.request.body {
+            Body::Command { evaluator, read_only, command } => {
+                let (evaluator, read_only, command) = (*evaluator, *read_only, command.clone());
+                self.evaluate(ctx, waiter, evaluator, read_only, command, confirmed);
+            }
+            Body::Admin(command) => {
+                let command = command.clone();
+                self.propose_admin(ctx, waiter, &command);
+            }
+            Body::Heartbeat(_) => waiter.complete(Err(RequestError::Invalid(
+                "a heartbeat is for the placement driver, not for a replica".into(),
+            ))),
+        }
+    }
+
+    /// Evaluates a command; see [`admit`](Self::admit) for `confirmed`.
+    fn evaluate(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        waiter: Waiter,
+        evaluator: EvaluatorId,
+        read_only: bool,
+        command: Bytes,
+        confirmed: bool,
+    ) {
+        let Some(model) = ctx.evaluators.get(evaluator) else {
+            let error = RequestError::Invalid(format!("no evaluator {} in this version", evaluator.0));
+            return waiter.complete(Err(error));
+        };
+        if !read_only {
+            if ctx.disk_full {
+                return waiter.complete(Err(RequestError::Busy {
+                    reason: "the disk is full: free space on the leader's store".into(),
+                    retry_after_ms: 1000,
+                }));
+            }
+            if self.overlay.bytes() > ctx.config.overlay_bytes_max {
+                return waiter.complete(Err(RequestError::Busy {
+                    reason: format!("{} bytes of writes in flight in range {}", self.overlay.bytes(), self.range),
+                    retry_after_ms: 50,
+                }));
+            }
+        }
+        let descriptor = self.descriptor.as_ref().expect("only an initialised replica leads");
+        let now_ms = ctx.now.wall_ms.max(self.clock_ms);
+        let context = Context {
+            now_ms,
+            seed: ctx.next().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            start: crate::meta::user_start(&descriptor.start),
+            end: &descriptor.end,
+        };
+        let view = self.overlay.over(&**ctx.engine);
+        let mut txn = Txn::new(&view);
+        let reply = model.evaluate(&context, &command, &mut txn);
+        let writes = txn.into_writes();
+        ctx.metrics.commands.fetch_add(1, Ordering::Relaxed);
+
+        if let Some(key) = writes.keys().find(|k| !descriptor.contains(k) || !(1..0xff).contains(&k[0])) {
+            tracing::error!(range = self.range.0, ?key, "an evaluation wrote outside its range; dropped");
+            let error = RequestError::Invalid(format!("the command writes {key:?}, outside range {}", self.range));
+            return waiter.complete(Err(error));
+        }
+
+        let leased = confirmed || self.lease_valid(ctx.now);
+        if !writes.is_empty() {
+            self.cell.writes.fetch_add(1, Ordering::Relaxed);
+            // The clock must not run back below a time by which something was decided (E10).
+            self.clock_ms = now_ms;
+            self.overlay.add(writes);
+            if bugs::active(Bug::ReplyBeforeCommit) {
+                return waiter.complete(Ok(reply));
+            }
+            self.reply_with_batch(waiter, reply, true);
+            // Raft takes no proposal while its Ready is being handled.
+            if self.overlay.batch_bytes() > ctx.config.entry_bytes_max && self.in_ready.is_none() {
+                self.propose_batch(ctx);
+            }
+        } else if (leased && self.overlay.is_empty()) || bugs::active(Bug::DirtyRefusal) && !read_only {
+            ctx.metrics.reads_worker.fetch_add(1, Ordering::Relaxed);
+            waiter.complete(Ok(reply));
+        } else if self.overlay.has_batch() {
+            self.reply_with_batch(waiter, reply, false);
+        } else if (leased || bugs::active(Bug::ReadBehindOldEntry)) && !self.overlay.is_empty() {
+            let index = self.raw.raft.raft_log.last_index();
+            let Waiter { sink, token, .. } = waiter;
+            self.pending.push_back(Pending { index, writes: false, reply, sink, token });
+        } else {
+            ctx.metrics.reads_index.fetch_add(1, Ordering::Relaxed);
+            let lead = self.lead.as_mut().expect("only a leader evaluates");
+            lead.reads.push(waiter);
+        }
+    }
+
+    fn reply_with_batch(&mut self, waiter: Waiter, reply: Bytes, writes: bool) {
+        let index = self.raw.raft.raft_log.last_index() + 1;
+        let Waiter { sink, token, .. } = waiter;
+        self.pending.push_back(Pending { index, writes, reply, sink, token });
+    }
+
+    /// Whether a local read at `now` is linearizable.
+    pub fn lease_valid(&self, now: crate::event::Now) -> bool {
+        self.lead.as_ref().is_some_and(|l| l.ready && !l.lease_forbidden)
+            && now.mono_ns < self.cell.lease_until_ns()
+    }
+
+    /// Proposes this round's writes as one entry.
+    pub fn propose_batch(&mut self, ctx: &mut Ctx<'_>) {
+        if !self.overlay.has_batch() {
+            return;
+        }
+        let data = payload::encode_data(self.clock_ms, self.overlay.batch());
+        match self.propose(ctx, |raw| raw.propose(Vec::new(), data)) {
+            Some(index) => self.overlay.proposed(index),
+            None => {
+                self.overlay.drop_batch();
+                let next = self.raw.raft.raft_log.last_index() + 1;
+                let error = self.not_leader();
+                while self.pending.back().is_some_and(|p| p.index == next) {
+                    let p = self.pending.pop_back().expect("just seen");
+                    p.sink.complete(p.token, Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// Appends one entry through `raft`; `None` if raft dropped it, and then nothing changed.
+    pub(crate) fn propose(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        raft: impl FnOnce(&mut raft::RawNode<crate::storage::GroupStorage>) -> raft::Result<()>,
+    ) -> Option<u64> {
+        assert!(self.is_leader() && self.lead.is_some(), "only a leader proposes (N§1.4)");
+        let before = self.raw.raft.raft_log.last_index();
+        if let Err(e) = raft(&mut self.raw) {
+            tracing::debug!(range = self.range.0, %e, "proposal dropped");
+            return None;
+        }
+        let index = self.raw.raft.raft_log.last_index();
+        assert_eq!(index, before + 1, "a proposal appends exactly one entry");
+        let lead = self.lead.as_mut().expect("asserted above");
+        lead.sends.push_back((index, ctx.now.mono_ns));
+        lead.proposed = index;
+        ctx.metrics.proposals.fetch_add(1, Ordering::Relaxed);
+        Some(index)
+    }
+
+    /// Appends an admin entry's reply to the queue of those that wait.
+    pub(crate) fn reply_at(&mut self, index: u64, waiter: Waiter, reply: Bytes) {
+        let Waiter { sink, token, .. } = waiter;
+        self.pending.push_back(Pending { index, writes: true, reply, sink, token });
+    }
+
+    /// Blocks requests until the entry at `index` is applied.
+    pub(crate) fn raise_barrier(&mut self, index: u64) {
+        assert!(self.barrier.is_none(), "two splits at once");
+        self.barrier = Some(index);
+    }
+
+    /// The split is applied.
+    pub(crate) fn lower_barrier(&mut self) {
+        self.barrier = None;
+    }
+
+    /// Whether a split is on its way.
+    pub(crate) fn has_barrier(&self) -> bool {
+        self.barrier.is_some()
+    }
+
+    /// Moves the replies that the entries up to `index` release.
+    pub(super) fn release(&mut self, index: u64, out: &mut Completions) {
+        while self.pending.front().is_some_and(|p| p.index <= index) {
+            let p = self.pending.pop_front().expect("just seen");
+            out.push((p.sink, p.token, Ok(p.reply)));
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! One replica of one range: a raft group member, and, while it leads, the evaluator's overlay.
+//!
+//! The replica decides; the worker that owns it ([`crate::worker`]) moves its messages, log
+//! writes and state writes. Files: [`evaluate`] (requests), [`reads`] (ReadIndex and lease),
+//! [`apply`] (committed entries), [`ready`] (raft's Ready, step by step).
+//!
+//! Invariants:
+//! - applied ≤ committed ≤ last index; none of them goes back while the process lives;
+//! - the overlay and the pending replies are empty unless this replica leads;
+//! - a pending reply's index lies in (applied, last index + 1].
+
+pub mod apply;
+pub mod evaluate;
+pub mod reads;
+pub mod ready;
+
+use crate::config::Config;
+use crate::engine::{Staged, StateEngine};
+use crate::event::Now;
+use crate::meta::Applied;
+use crate::overlay::Overlay;
+use crate::shared::{Metrics, RangeCell};
+use crate::storage::GroupStorage;
+use crate::worker::Evaluators;
+use ready::InReady;
+use bytes::Bytes;
+use raft::eraftpb::{Message, MessageType};
+use raft::{RawNode, StateRole};
+use rangekv_proto::{
+    LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, Response, StoreId,
+};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+/// A request and who waits for its response.
+pub struct Waiter {
+    /// What is asked.
+    pub request: Request,
+    /// Who asked.
+    pub sink: Arc<dyn ReplySink>,
+    /// Their name for it.
+    pub token: u64,
+}
+
+impl Waiter {
+    /// Answers.
+    pub fn complete(self, response: Response) {
+        self.sink.complete(self.token, response);
+    }
+}
+
+/// A reply that waits for an entry to be applied.
+pub struct Pending {
+    index: u64,
+    /// Whether the entry carries writes of this request, so that losing it leaves the outcome unknown.
+    writes: bool,
+    reply: Bytes,
+    sink: Arc<dyn ReplySink>,
+    token: u64,
+}
+
+/// Replies released by this round, to be sent once the state is written.
+pub type Completions = Vec<(Arc<dyn ReplySink>, u64, Response)>;
+
+/// A ReadIndex round on its way, or confirmed and waiting for its index to be applied.
+pub struct ReadRound {
+    context: Vec<u8>,
+    sent_ns: u64,
+    index: Option<u64>,
+    waiters: Vec<Waiter>,
+}
+
+/// What only a leader has.
+pub struct Lead {
+    /// The term in which this replica leads.
+    pub term: u64,
+    /// An entry of this term is applied: evaluation and leases may begin (E1).
+    pub ready: bool,
+    /// A MsgTimeoutNow may be on its way: no lease any more in this term (N§2.2).
+    pub lease_forbidden: bool,
+    /// Index of the newest entry proposed in this term; 0 = none.
+    proposed: u64,
+    /// (index, when its messages were made), for entries that are not applied.
+    sends: VecDeque<(u64, u64)>,
+    /// Reads that wait for the next ReadIndex round.
+    reads: Vec<Waiter>,
+    rounds: VecDeque<ReadRound>,
+    /// Last request, monotonic ns: an idle leader does not renew its lease.
+    active_ns: u64,
+    reads_seen: u64,
+}
+
+/// What a replica needs from its worker while it handles something.
+pub struct Ctx<'a> {
+    /// The time.
+    pub now: Now,
+    /// Settings.
+    pub config: &'a Config,
+    /// The state engine.
+    pub engine: &'a Arc<dyn StateEngine>,
+    /// The data models.
+    pub evaluators: &'a Evaluators,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// No room for writes.
+    pub disk_full: bool,
+    /// Source of unique numbers: read contexts, seeds.
+    pub counter: &'a mut u64,
+}
+
+impl Ctx<'_> {
+    fn next(&mut self) -> u64 {
+        *self.counter += 1;
+        *self.counter
+    }
+}
+
+/// See the module's documentation.
+pub struct Replica {
+    /// The range.
+    pub range: RangeId,
+    /// The raft peer id.
+    pub id: ReplicaId,
+    store: StoreId,
+    /// The raft state machine.
+    pub raw: RawNode<GroupStorage>,
+    /// `None` while uninitialised: created by a message, waiting for a snapshot or a split.
+    pub descriptor: Option<RangeDescriptor>,
+    /// Including entries whose batch this round has yet to write.
+    pub applied: Applied,
+    /// What survives a crash, as last seen.
+    pub durable_applied: u64,
+    /// Hybrid clock: never below a time by which this range has decided something (E10).
+    clock_ms: u64,
+    in_ready: Option<InReady>,
+    cell: Arc<RangeCell>,
+    overlay: Overlay,
+    pending: VecDeque<Pending>,
+    waiting: VecDeque<Waiter>,
+    /// Index of a proposed split: nothing is proposed until it is applied (E3).
+    barrier: Option<u64>,
+    lead: Option<Lead>,
+    /// Stores of replicas, from the descriptor and from messages received.
+    peers: BTreeMap<ReplicaId, StoreId>,
+    /// Messages that wait for the next sync.
+    held: Vec<Message>,
+    staged: Option<(u64, Box<dyn Staged>)>,
+    known: (StateRole, u64, u64),
+    last_contact_ns: u64,
+}
+
+impl Replica {
+    /// A replica over what recovery, a message, or initialisation found.
+    pub fn new(
+        range: RangeId,
+        id: ReplicaId,
+        storage: GroupStorage,
+        descriptor: Option<RangeDescriptor>,
+        cell: Arc<RangeCell>,
+        config: &Config,
+        election_ticks: usize,
+        now: Now,
+    ) -> Self {
+        let applied = storage.applied;
+        let raft_config = config.raft(id, applied.index, election_ticks);
+        let logger = slog::Logger::root(slog::Discard, slog::o!());
+        let raw = RawNode::new(&raft_config, storage, &logger).expect("the raft configuration is valid");
+        let known = (raw.raft.state, raw.raft.term, raw.raft.leader_id);
+        let mut replica = Replica {
+            range,
+            id,
+            store: config.store,
+            raw,
+            descriptor: None,
+            applied,
+            durable_applied: 0,
+            clock_ms: applied.clock_ms,
+            in_ready: None,
+            cell,
+            overlay: Overlay::default(),
+            pending: VecDeque::new(),
+            waiting: VecDeque::new(),
+            barrier: None,
+            lead: None,
+            peers: BTreeMap::new(),
+            held: Vec::new(),
+            staged: None,
+            known,
+            last_contact_ns: now.mono_ns,
+        };
+        if let Some(d) = descriptor {
+            replica.set_descriptor(d);
+        }
+        replica
+    }
+
+    /// Adopts a descriptor: in memory, in raft's storage, and for local readers.
+    pub fn set_descriptor(&mut self, d: RangeDescriptor) {
+        if let Some(old) = &self.descriptor {
+            assert!(
+                d.epoch.conf_version >= old.epoch.conf_version && d.epoch.version >= old.epoch.version,
+                "epoch regression {:?} → {:?}",
+                old.epoch,
+                d.epoch
+            );
+        }
+        for r in &d.replicas {
+            self.peers.insert(r.id, r.store);
+        }
+        self.raw.mut_store().set_descriptor(d.clone());
+        self.descriptor = Some(d);
+        self.publish_route();
+    }
+
+    /// The published cell.
+    pub fn cell(&self) -> &Arc<RangeCell> {
+        &self.cell
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leader(&self) -> bool {
+        self.raw.raft.state == StateRole::Leader
+    }
+
+    /// What only a leader has.
+    pub fn lead(&self) -> Option<&Lead> {
+        self.lead.as_ref()
+    }
+
+    /// Who leads, as far as this replica knows.
+    pub fn leader_hint(&self) -> Option<LeaderHint> {
+        let id = ReplicaId(self.raw.raft.leader_id);
+        let store = if id == self.id { self.store } else { *self.peers.get(&id)? };
+        Some(LeaderHint { store, term: self.raw.raft.term })
+    }
+
+    /// The store of a replica, if known.
+    pub fn store_of(&self, replica: ReplicaId) -> Option<StoreId> {
+        self.peers.get(&replica).copied()
+    }
+
+    /// Remembers where a replica lives, from a message of it.
+    pub fn learn_peer(&mut self, replica: ReplicaId, store: StoreId) {
+        self.peers.entry(replica).or_insert(store);
+    }
+
+    fn publish_route(&self) {
+        if let Some(d) = &self.descriptor {
+            self.cell.set_route(d, self.leader_hint());
+        }
+    }
+
+    fn not_leader(&self) -> RequestError {
+        let leader = self.leader_hint().filter(|h| h.store != self.store || self.is_leader());
+        RequestError::NotLeader { range: self.range, leader }
+    }
+
+    /// Hands a raft message to raft. What raft refuses (an unknown peer's response) is dropped.
+    pub fn step(&mut self, now: Now, message: Message) {
+        let kind = message.get_msg_type();
+        if let Err(e) = self.raw.step(message) {
+            tracing::debug!(range = self.range.0, ?kind, %e, "raft dropped a message");
+        }
+        if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot) {
+            self.last_contact_ns = now.mono_ns;
+        }
+        self.after_step(now);
+    }
+
+    /// One raft tick.
+    pub fn tick(&mut self, now: Now) {
+        self.raw.tick();
+        self.after_step(now);
+    }
+
+    /// Notices a change of role, term or leader. Called after everything that may cause one,
+    /// before anything else is evaluated or sent.
+    pub fn after_step(&mut self, now: Now) {
+        let raft = &self.raw.raft;
+        let is = (raft.state, raft.term, raft.leader_id);
+        if is == self.known {
+            return;
+        }
+        let was = std::mem::replace(&mut self.known, is);
+        let lost = was.0 == StateRole::Leader && (is.0 != StateRole::Leader || is.1 != was.1);
+        if lost {
+            self.step_down();
+        }
+        match is.0 {
+            StateRole::Leader if was.0 != StateRole::Leader || lost => {
+                tracing::info!(group = self.range.0, term = is.1, node = self.store.0, "becoming leader");
+                assert!(self.overlay.is_empty() && self.pending.is_empty(), "a new leader starts from nothing");
+                self.lead = Some(Lead {
+                    term: is.1,
+                    ready: false,
+                    lease_forbidden: false,
+                    proposed: 0,
+                    sends: VecDeque::new(),
+                    reads: Vec::new(),
+                    rounds: VecDeque::new(),
+                    active_ns: now.mono_ns,
+                    reads_seen: 0,
+                });
+            }
+            StateRole::PreCandidate if was.0 != StateRole::PreCandidate => {
+                tracing::info!(group = self.range.0, term = is.1, node = self.store.0, "starting election");
+            }
+            _ => {}
+        }
+        self.publish_route();
+    }
+
+    /// Leadership is lost: the lease ends first, then everything that only a leader may hold is
+    /// answered. Entries that were proposed may still commit (E5).
+    fn step_down(&mut self) {
+        self.cell.clear_lease();
+        self.overlay.clear();
+        self.barrier = None;
+        self.raw.store().forget_snapshots();
+        let (term, proposed) = self.lead.as_ref().map_or((0, 0), |l| (l.term, l.proposed));
+        tracing::info!(group = self.range.0, term, node = self.store.0, "no longer leader");
+        let error = self.not_leader();
+        for p in self.pending.drain(..) {
+            let response = if p.writes && p.index <= proposed {
+                Err(RequestError::OutcomeUnknown(format!(
+                    "range {} lost its leader while the write was being replicated",
+                    self.range
+                )))
+            } else {
+                Err(error.clone())
+            };
+            p.sink.complete(p.token, response);
+        }
+        let mut waiters: Vec<Waiter> = self.waiting.drain(..).collect();
+        if let Some(lead) = self.lead.take() {
+            waiters.extend(lead.rounds.into_iter().flat_map(|r| r.waiters));
+            waiters.extend(lead.reads);
+        }
+        for w in waiters {
+            w.complete(Err(error.clone()));
+        }
+    }
+
+    /// The replica is being destroyed: nobody gets an answer from it any more.
+    pub fn abandon(&mut self) {
+        if self.lead.is_some() {
+            self.step_down();
+        }
+        let range = self.range;
+        for w in self.waiting.drain(..) {
+            w.complete(Err(RequestError::NotLeader { range, leader: None }));
+        }
+    }
+
+    /// Keeps a received snapshot's records until raft accepts its message.
+    pub fn stage(&mut self, index: u64, staged: Box<dyn Staged>) {
+        self.staged = Some((index, staged));
+    }
+
+    /// Drops staged records that raft did not accept.
+    pub fn drop_unaccepted_snapshot(&mut self) {
+        if self.raw.snap().is_none() {
+            self.staged = None;
+        }
+    }
+
+    /// Monotonic ns of the last message from a leader.
+    pub fn last_contact_ns(&self) -> u64 {
+        self.last_contact_ns
+    }
+
+    /// Asserts what must hold between rounds. Cheap enough for every event of a simulation.
+    pub fn check_invariants(&self) {
+        let log = &self.raw.raft.raft_log;
+        let (applied, committed, last) = (self.applied.index, log.committed, log.last_index());
+        assert!(applied <= committed, "range {}: applied {applied} > committed {committed}", self.range);
+        assert!(committed <= last, "range {}: committed {committed} > last {last}", self.range);
+        assert!(
+            self.raw.store().truncated().0 <= applied,
+            "range {}: log compacted to {} beyond applied {applied}",
+            self.range,
+            self.raw.store().truncated().0
+        );
+        if self.lead.is_none() {
+            assert!(self.overlay.is_empty(), "range {}: overlay without leadership", self.range);
+            assert!(self.pending.is_empty(), "range {}: pending replies without leadership", self.range);
+        }
+        if let Some(p) = self.pending.front() {
+            assert!(p.index > applied, "range {}: reply for applied entry {} kept", self.range, p.index);
+        }
+        if let Some(p) = self.pending.back() {
+            assert!(p.index <= last + 1, "range {}: reply waits for entry {} beyond {last}", self.range, p.index);
+        }
+        if let Some(min) = self.overlay.min_index() {
+            assert!(min > applied, "range {}: overlay record of applied entry {min}", self.range);
+        }
+        if let Some(d) = &self.descriptor {
+            assert!(self.cell.version() == d.epoch.version, "range {}: published version differs", self.range);
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The leader lease, and ReadIndex for when there is none.
+//!
+//! A lease runs from the moment *before* messages were handed out that a quorum has since
+//! acknowledged: an entry that committed, or the heartbeats of a ReadIndex round. Each follower
+//! among them votes for nobody else until an election timeout after it received them.
+//! See [`Config::lease_ns`](crate::config::Config::lease_ns) for its length.
+//!
+//! A ReadIndex round begins only after the requests that it serves arrived, and its context is
+//! never used again, in any process (I13; etcd#20418).
+
+use super::{Ctx, ReadRound, Replica};
+use raft::ReadState;
+
+/// A round unanswered for this long is given up and its reads join the next one, ns.
+const ROUND_RETRY_NS: u64 = 300_000_000;
+/// A leader that had no request for this long lets its lease run out, ns.
+const ACTIVE_NS: u64 = 10_000_000_000;
+
+impl Replica {
+    /// Starts a ReadIndex round if reads wait for one, or if the lease needs renewal.
+    pub fn start_read_round(&mut self, ctx: &mut Ctx<'_>) {
+        let now = ctx.now.mono_ns;
+        let lease_ns = ctx.config.lease_ns();
+        let Some(lead) = self.lead.as_mut() else { return };
+        if !lead.ready {
+            return;
+        }
+        // Rounds whose heartbeats were lost: their reads go into a new round, under a new context.
+        while lead.rounds.front().is_some_and(|r| r.index.is_none() && now > r.sent_ns + ROUND_RETRY_NS) {
+            let round = lead.rounds.pop_front().expect("just seen");
+            lead.reads.extend(round.waiters);
+        }
+        let served = self.cell.reads.load(std::sync::atomic::Ordering::Relaxed);
+        if served != lead.reads_seen {
+            lead.reads_seen = served;
+            lead.active_ns = now;
+        }
+        let until = self.cell.lease_until_ns();
+        let renew = !lead.lease_forbidden
+            && lead.rounds.is_empty()
+            && lead.sends.is_empty()
+            && now < lead.active_ns + ACTIVE_NS
+            && until < now + lease_ns / 2;
+        if lead.reads.is_empty() && !renew {
+            return;
+        }
+        let mut context = Vec::with_capacity(24);
+        context.extend_from_slice(&ctx.config.boot_id.to_be_bytes());
+        context.extend_from_slice(&self.range.0.to_be_bytes());
+        *ctx.counter += 1;
+        context.extend_from_slice(&ctx.counter.to_be_bytes());
+        let waiters = std::mem::take(&mut lead.reads);
+        lead.rounds.push_back(ReadRound { context: context.clone(), sent_ns: now, index: None, waiters });
+        self.raw.read_index(context);
+        self.after_step(ctx.now);
+    }
+
+    /// Notes which rounds a quorum has confirmed.
+    pub(super) fn confirm_rounds(&mut self, ctx: &Ctx<'_>, states: Vec<ReadState>) {
+        let Some(lead) = self.lead.as_mut() else { return };
+        let mut renewed = None;
+        for state in states {
+            if let Some(round) = lead.rounds.iter_mut().find(|r| r.context == state.request_ctx) {
+                round.index = Some(state.index);
+                renewed = Some(round.sent_ns);
+            }
+        }
+        if let Some(sent_ns) = renewed {
+            self.renew_lease(ctx, sent_ns);
+        }
+    }
+
+    /// Serves confirmed rounds whose index is applied. Each request is admitted anew, as the
+    /// bounds may have changed meanwhile. What turns out to be a write (an expired
+    /// record) joins the next entry.
+    pub(super) fn serve_rounds(&mut self, ctx: &mut Ctx<'_>) {
+        loop {
+            let applied = self.applied.index;
+            let Some(lead) = self.lead.as_mut() else { return };
+            let Some(i) = lead.rounds.iter().position(|r| r.index.is_some_and(|i| i <= applied)) else {
+                return;
+            };
+            let round = lead.rounds.remove(i).expect("position is in bounds");
+            for waiter in round.waiters {
+                self.admit(ctx, waiter, true);
+            }
+        }
+    }
+
+    /// The lease lasts from `sent_ns` on.
+    pub(super) fn renew_lease(&mut self, ctx: &Ctx<'_>, sent_ns: u64) {
+        let Some(lead) = self.lead.as_ref() else { return };
+        if lead.ready && !lead.lease_forbidden {
+            self.cell.extend_lease(sent_ns + ctx.config.lease_ns());
+        }
+    }
+
+    /// Ends the lease for the rest of the term: a MsgTimeoutNow is about to be sent.
+    pub(crate) fn forbid_lease(&mut self) {
+        if crate::bugs::active(crate::bugs::Bug::LeaseKeptAfterTransfer) {
+            return;
+        }
+        if let Some(lead) = self.lead.as_mut() {
+            lead.lease_forbidden = true;
+        }
+        self.cell.clear_lease();
+    }
+
+    /// Whether reads wait for a round, or a round for its application.
+    pub fn has_reads(&self) -> bool {
+        self.lead.as_ref().is_some_and(|l| !l.reads.is_empty())
+    }
+}

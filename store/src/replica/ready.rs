@@ -1,0 +1,272 @@
+//! Raft's Ready, in numbered steps, on the synchronous path (N§1.3, N§6).
+//!
+//! A worker round handles the Ready of all its groups together:
+//!
+//! 1. take the Ready; until step 8 raft is not stepped, ticked or proposed to;
+//! 2. install its snapshot: the state must be there before the log forgets what led to it;
+//! 3. note confirmed ReadIndex rounds;
+//! 4. apply its committed entries, which earlier rounds made durable, into the round's one batch;
+//! 5. write the batch; applied state is now visible, and the replies that waited for it leave;
+//! 6. send the leader's messages: followers write while we sync. Applied first, so that no
+//!    commit index is advertised that we have not applied ourselves (I1). If the term or vote
+//!    changed they wait for the sync (a single voter elects itself in one step, N§1.3), and so
+//!    they do after an admin entry, whose commit must be durable first (N§1.3 rule c);
+//! 7. stage entries and hard state in the log; the hard state always carries the commit, also
+//!    when nothing else changed, so that the order of log records keeps rule b of N§1.3.
+//!    Then the worker writes and syncs once for all groups;
+//! 8. `advance_append`: what is durable may now be acknowledged and counted;
+//! 9. send the messages that had to wait for the sync;
+//! 10. apply what has become committed meanwhile, as in 4 and 5, then send its messages;
+//! 11. tell raft how far we have applied.
+
+use super::{Completions, Ctx, Replica};
+use crate::bugs::{self, Bug};
+use crate::engine::WriteBatch;
+use crate::event::{Outbox, SnapshotToSend};
+use crate::log::{RaftLog, Tombstone};
+use crate::meta::{self, Applied};
+use crate::storage::decode_snapshot_data;
+use crate::wire::{Envelope, Payload};
+use protobuf::Message as _;
+use raft::eraftpb::{Message, MessageType};
+use raft::{LightReady, Ready};
+use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+
+/// What a replica remembers between the halves of a round.
+pub struct InReady {
+    ready: Option<Ready>,
+    light: Option<LightReady>,
+    hold: bool,
+}
+
+/// What one round collects from all groups.
+pub struct Round<'a> {
+    /// State writes, applied indexes included.
+    pub batch: WriteBatch,
+    /// Replies to send after the batch is written.
+    pub completions: Completions,
+    /// The log that the round writes to.
+    pub log: &'a mut dyn RaftLog,
+    /// Messages.
+    pub out: &'a mut Outbox,
+    /// Whether the log must be synced.
+    pub must_sync: bool,
+    /// Ranges split off in this round: their replicas start when the round is over.
+    pub born: Vec<RangeDescriptor>,
+    /// Destroyed replicas of this store.
+    pub tombstones: &'a BTreeMap<RangeId, Tombstone>,
+}
+
+impl Replica {
+    /// Whether a round has something to do for this replica.
+    pub fn has_work(&self) -> bool {
+        self.raw.has_ready()
+            || !self.held.is_empty()
+            || self.overlay.has_batch()
+            || self.has_reads()
+            || self.has_unblocked()
+    }
+
+    /// Steps 1 to 4. Returns whether this replica takes part in the round.
+    pub fn begin_ready(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) -> bool {
+        if !self.raw.has_ready() && self.held.is_empty() {
+            return false;
+        }
+        // 1.
+        let mut ready = self.raw.ready();
+        let mut hold = !self.held.is_empty();
+        self.raw.mut_store().snapshots_allowed = false;
+        // 2.
+        if !ready.snapshot().is_empty() {
+            self.install_snapshot(ctx, &ready, round);
+            hold = true;
+        }
+        // 3.
+        self.confirm_rounds(ctx, ready.take_read_states());
+        // 4.
+        let committed = ready.take_committed_entries();
+        if self.apply(ctx, committed, round) {
+            hold = true;
+        }
+        let stored = self.raw.store().hard_state();
+        if ready.hs().is_some_and(|hs| hs.term != stored.term || hs.vote != stored.vote) {
+            hold = true;
+        }
+        self.in_ready = Some(InReady { ready: Some(ready), light: None, hold });
+        true
+    }
+
+    /// Steps 6 and 7, after the worker has written the round's batch.
+    pub fn send_and_log(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
+        self.state_written();
+        let Some(mut in_ready) = self.in_ready.take() else { return };
+        let ready = in_ready.ready.as_mut().expect("begin_ready put it there");
+        // 6.
+        let messages = ready.take_messages();
+        if in_ready.hold {
+            self.held.extend(messages);
+            round.must_sync = true;
+        } else {
+            self.emit(messages, round.out);
+        }
+        // 7.
+        let entries = ready.take_entries();
+        if !entries.is_empty() {
+            round.log.append(self.range, &entries);
+            self.raw.mut_store().append(&entries);
+        }
+        if let Some(hs) = ready.hs().cloned() {
+            let stored = self.raw.store().hard_state();
+            let vote_changed = hs.vote != stored.vote || hs.term != stored.term;
+            if !(bugs::active(Bug::VoteNotSynced) && vote_changed) {
+                round.log.set_hard_state(self.range, &hs);
+            }
+            self.raw.mut_store().set_hard_state(hs);
+        }
+        round.must_sync |= ready.must_sync();
+        self.in_ready = Some(in_ready);
+        self.serve_rounds(ctx);
+    }
+
+    /// Steps 8 to 10 up to the batch, after the worker has synced the log.
+    pub fn advance(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
+        let Some(in_ready) = self.in_ready.as_mut() else { return };
+        let mut ready = in_ready.ready.take().expect("begin_ready put it there");
+        // 8.
+        let persisted = ready.take_persisted_messages();
+        self.raw.mut_store().snapshots_allowed = true;
+        let mut light = self.raw.advance_append(ready);
+        self.raw.mut_store().snapshots_allowed = false;
+        // 9.
+        let held = std::mem::take(&mut self.held);
+        self.emit(held, round.out);
+        self.emit(persisted, round.out);
+        // 10.
+        if let Some(commit) = light.commit_index() {
+            self.raw.mut_store().set_commit(commit);
+            let hs = self.raw.store().hard_state().clone();
+            round.log.set_hard_state(self.range, &hs);
+        }
+        let committed = light.take_committed_entries();
+        let hold = self.apply(ctx, committed, round);
+        let in_ready = self.in_ready.as_mut().expect("seen above");
+        in_ready.hold = hold;
+        in_ready.light = Some(light);
+    }
+
+    /// The rest of step 10, and step 11, after the worker has written the second batch.
+    pub fn finish_ready(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
+        self.state_written();
+        let Some(mut in_ready) = self.in_ready.take() else { return };
+        let mut light = in_ready.light.take().expect("advance put it there");
+        let messages = light.take_messages();
+        if in_ready.hold {
+            // The next round syncs the commit index first, and then sends these.
+            self.held.extend(messages);
+        } else {
+            self.emit(messages, round.out);
+        }
+        // 11.
+        self.raw.advance_apply_to(self.applied.index);
+        self.serve_rounds(ctx);
+    }
+
+    fn state_written(&mut self) {
+        let store = self.raw.mut_store();
+        store.applied = self.applied;
+        store.snapshots_allowed = true;
+    }
+
+    fn install_snapshot(&mut self, ctx: &mut Ctx<'_>, ready: &Ready, round: &mut Round<'_>) {
+        let snapshot = ready.snapshot();
+        let (index, term) = (snapshot.get_metadata().index, snapshot.get_metadata().term);
+        let (clock_ms, descriptor) =
+            decode_snapshot_data(&snapshot.data).expect("checked when the message was admitted");
+        let (staged_index, staged) = self.staged.take().expect("a snapshot message is stepped with its records");
+        assert_eq!(staged_index, index, "records of another snapshot");
+        // No reader may validate against what is about to change (I12).
+        self.cell.clear_lease();
+        let mut clear = vec![meta::data_bounds(&descriptor)];
+        if let Some(old) = &self.descriptor {
+            clear.push(meta::data_bounds(old));
+        }
+        let applied = Applied { index, term, clock_ms: clock_ms.max(self.clock_ms) };
+        let mut puts = WriteBatch::default();
+        puts.put(meta::applied_key(self.range), applied.encode());
+        puts.put(meta::descriptor_key(self.range), meta::encode_descriptor(self.id, &descriptor));
+        ctx.engine.install(&clear, staged, &puts);
+        ctx.metrics.snapshots_installed.fetch_add(1, Ordering::Relaxed);
+        tracing::info!(group = self.range.0, index, node = self.store.0, "installed a snapshot");
+        self.applied = applied;
+        self.clock_ms = applied.clock_ms;
+        self.durable_applied = index;
+        let hs = ready.hs().unwrap_or(self.raw.store().hard_state()).clone();
+        round.log.reset(self.range, index, term, &hs);
+        let store = self.raw.mut_store();
+        store.applied = applied;
+        store.reset(index, term);
+        self.set_descriptor(descriptor);
+    }
+
+    /// Wraps raft messages in envelopes.
+    pub(super) fn emit(&mut self, messages: Vec<Message>, out: &mut Outbox) {
+        for mut m in messages {
+            let to = ReplicaId(m.to);
+            let Some(store) = self.peers.get(&to).copied() else {
+                tracing::debug!(range = self.range.0, to = to.0, "no store known for a replica");
+                continue;
+            };
+            let kind = m.get_msg_type();
+            // Safety net for I1; apply-before-send leaves nothing to clamp but a bounded
+            // `max_committed_size_per_ready` may.
+            if m.commit > self.applied.index {
+                m.commit = self.applied.index;
+                if m.commit_term != 0 {
+                    m.commit = 0;
+                    m.commit_term = 0;
+                }
+            }
+            let vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+            let newcomer = self.is_leader() && self.raw.raft.prs().get(m.to).is_some_and(|p| p.matched == 0);
+            let bounds = match &self.descriptor {
+                Some(d) if vote || newcomer => Some((d.start.clone(), d.end.clone())),
+                _ => None,
+            };
+            let prepared = match kind {
+                MessageType::MsgSnapshot => {
+                    let index = m.get_snapshot().get_metadata().index;
+                    match self.raw.store().take_prepared(to, index) {
+                        Some(state) => Some(state),
+                        None => {
+                            self.raw.report_snapshot(m.to, raft::SnapshotStatus::Failure);
+                            continue;
+                        }
+                    }
+                }
+                _ => None,
+            };
+            let envelope = Envelope {
+                range: self.range,
+                from: self.id,
+                to,
+                epoch: self.descriptor.as_ref().map_or(Epoch::default(), |d| d.epoch),
+                bounds,
+                payload: Payload::Raft(m),
+            };
+            match prepared {
+                Some(state) => {
+                    let range = self.descriptor.clone().expect("an initialised replica made the snapshot");
+                    out.snapshots.push(SnapshotToSend { to: store, envelope, range, state });
+                }
+                None => out.envelopes.push((store, envelope)),
+            }
+        }
+    }
+}
+
+/// Bytes of a raft message, for bounding what is kept.
+pub fn message_bytes(m: &Message) -> usize {
+    m.compute_size() as usize
+}

@@ -1,0 +1,141 @@
+//! What a worker publishes to the threads that read without asking it.
+//!
+//! Per range one [`RangeCell`]: a generation, a lease, the epoch version. A reader reads the
+//! state between two looks at the cell (read-then-validate, see [`crate::reader`]).
+//!
+//! Invariant I8: the worker clears a lease *before* any message leaves that may end it.
+
+use parking_lot::RwLock;
+use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+/// Bounds and members of a range, and who leads it, as this store knows.
+pub type Route = (RangeDescriptor, Option<LeaderHint>);
+
+/// One range's published state.
+#[derive(Debug, Default)]
+pub struct RangeCell {
+    /// Changes whenever what a reader read before may no longer be valid.
+    generation: AtomicU64,
+    /// Monotonic ns until which local reads are linearizable; 0 = no lease.
+    lease_until_ns: AtomicU64,
+    /// `epoch.version`.
+    version: AtomicU64,
+    route: RwLock<Option<Arc<Route>>>,
+    routes_generation: Arc<AtomicU64>,
+    /// Local reads served since the start.
+    pub reads: AtomicU64,
+    /// Writes evaluated since the start.
+    pub writes: AtomicU64,
+}
+
+impl RangeCell {
+    /// The generation, to be compared after reading.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The epoch version that the range has now.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// End of the lease, monotonic ns; 0 = none.
+    pub fn lease_until_ns(&self) -> u64 {
+        self.lease_until_ns.load(Ordering::Acquire)
+    }
+
+    /// Extends the lease; never shortens it.
+    pub fn extend_lease(&self, until_ns: u64) {
+        if until_ns > self.lease_until_ns.load(Ordering::Relaxed) {
+            self.lease_until_ns.store(until_ns, Ordering::Release);
+        }
+    }
+
+    /// Ends the lease: no read that has not yet validated will.
+    pub fn clear_lease(&self) {
+        self.lease_until_ns.store(0, Ordering::SeqCst);
+        self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Publishes bounds and leader.
+    pub fn set_route(&self, descriptor: &RangeDescriptor, leader: Option<LeaderHint>) {
+        let mut route = self.route.write();
+        if self.version.swap(descriptor.epoch.version, Ordering::SeqCst) != descriptor.epoch.version {
+            self.generation.fetch_add(1, Ordering::SeqCst);
+        }
+        *route = Some(Arc::new((descriptor.clone(), leader)));
+        self.routes_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Bounds and leader, as this store knows them; `None` while uninitialised.
+    pub fn route(&self) -> Option<Arc<Route>> {
+        self.route.read().clone()
+    }
+}
+
+/// Counters of one store's worker. All monotone.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Worker rounds that had something to do.
+    pub rounds: AtomicU64,
+    /// Log syncs.
+    pub syncs: AtomicU64,
+    /// Entries proposed.
+    pub proposals: AtomicU64,
+    /// Commands folded into them.
+    pub commands: AtomicU64,
+    /// Entries applied, on leaders and followers.
+    pub entries_applied: AtomicU64,
+    /// Reads answered by the worker under a lease.
+    pub reads_worker: AtomicU64,
+    /// Reads that went through ReadIndex.
+    pub reads_index: AtomicU64,
+    /// Elections won.
+    pub leaders_elected: AtomicU64,
+    /// Snapshots installed.
+    pub snapshots_installed: AtomicU64,
+}
+
+/// What all threads of a store share with its worker.
+#[derive(Debug, Default)]
+pub struct StoreShared {
+    cells: RwLock<BTreeMap<RangeId, Arc<RangeCell>>>,
+    /// Changes with every change of a route.
+    routes_generation: Arc<AtomicU64>,
+    /// Counters.
+    pub metrics: Metrics,
+}
+
+impl StoreShared {
+    /// The cell of `range`, if this store has a replica of it.
+    pub fn cell(&self, range: RangeId) -> Option<Arc<RangeCell>> {
+        self.cells.read().get(&range).cloned()
+    }
+
+    /// The cell of `range`, made if absent.
+    pub fn cell_or_insert(&self, range: RangeId) -> Arc<RangeCell> {
+        let fresh = || Arc::new(RangeCell { routes_generation: self.routes_generation.clone(), ..Default::default() });
+        self.cells.write().entry(range).or_insert_with(fresh).clone()
+    }
+
+    /// The replica is gone.
+    pub fn remove(&self, range: RangeId) {
+        if let Some(cell) = self.cells.write().remove(&range) {
+            cell.clear_lease();
+        }
+        self.routes_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Descriptors and leaders of all initialised replicas, by range id.
+    pub fn routes(&self) -> Vec<Route> {
+        self.cells.read().values().filter_map(|c| c.route()).map(|r| (*r).clone()).collect()
+    }
+
+    /// A number that changes with every change of [`routes`](Self::routes).
+    pub fn routes_generation(&self) -> u64 {
+        self.routes_generation.load(Ordering::Acquire)
+    }
+}

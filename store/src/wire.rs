@@ -1,0 +1,110 @@
+//! Raft messages between stores: the envelope that names range, replicas and epoch, and its codec.
+//!
+//! Envelopes of one worker round for one store travel as one block of bytes, in one frame.
+
+use crate::codec::{get_bytes, get_varint, put_bytes, put_varint, Corrupt};
+use bytes::{Buf, Bytes};
+use protobuf::Message as _;
+use raft::eraftpb::Message;
+use rangekv_proto::{Epoch, RangeId, ReplicaId};
+
+/// What one replica says to another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// The group.
+    pub range: RangeId,
+    /// The sending replica.
+    pub from: ReplicaId,
+    /// The receiving replica.
+    pub to: ReplicaId,
+    /// The sender's epoch (zero while it is uninitialised).
+    pub epoch: Epoch,
+    /// The sender's bounds, when the receiver may not exist yet and this may create it.
+    pub bounds: Option<(Bytes, Bytes)>,
+    /// What is said.
+    pub payload: Payload,
+}
+
+/// The contents of an [`Envelope`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Payload {
+    /// A raft message. A MsgSnapshot travels here without its records.
+    Raft(Message),
+    /// "The configuration that I applied, at `epoch`, does not contain you: destroy yourself."
+    Gone,
+    /// "I have heard no leader for long: am I still a member?" Answered by `Gone`, or by nothing.
+    AmIMember,
+}
+
+/// Envelopes as bytes.
+pub fn encode<'a>(envelopes: impl IntoIterator<Item = &'a Envelope>) -> Bytes {
+    let mut out = Vec::with_capacity(256);
+    for e in envelopes {
+        encode_one(&mut out, e);
+    }
+    out.into()
+}
+
+/// Appends one envelope.
+pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
+    put_varint(out, e.range.0);
+    put_varint(out, e.from.0);
+    put_varint(out, e.to.0);
+    put_varint(out, e.epoch.conf_version);
+    put_varint(out, e.epoch.version);
+    let kind = match e.payload {
+        Payload::Raft(_) => 0,
+        Payload::Gone => 1,
+        Payload::AmIMember => 2,
+    };
+    out.push(kind | if e.bounds.is_some() { 0x80 } else { 0 });
+    if let Some((start, end)) = &e.bounds {
+        put_bytes(out, start);
+        put_bytes(out, end);
+    }
+    if let Payload::Raft(message) = &e.payload {
+        put_varint(out, u64::from(message.compute_size()));
+        message.write_to_vec(out).expect("a message always fits in memory");
+    }
+}
+
+/// The reverse of [`encode`].
+pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
+    let mut envelopes = Vec::new();
+    while bytes.has_remaining() {
+        let range = RangeId(get_varint(&mut bytes)?);
+        let from = ReplicaId(get_varint(&mut bytes)?);
+        let to = ReplicaId(get_varint(&mut bytes)?);
+        let conf_version = get_varint(&mut bytes)?;
+        let version = get_varint(&mut bytes)?;
+        if !bytes.has_remaining() {
+            return Err(Corrupt("envelope: ends early"));
+        }
+        let kind = bytes.get_u8();
+        let bounds = match kind & 0x80 {
+            0 => None,
+            _ => Some((get_bytes(&mut bytes)?, get_bytes(&mut bytes)?)),
+        };
+        let payload = match kind & 0x7f {
+            0 => {
+                let raw = get_bytes(&mut bytes)?;
+                let mut message = Message::default();
+                let mut stream = protobuf::CodedInputStream::from_carllerche_bytes(&raw);
+                message.merge_from(&mut stream).map_err(|_| Corrupt("raft message"))?;
+                Payload::Raft(message)
+            }
+            1 => Payload::Gone,
+            2 => Payload::AmIMember,
+            _ => return Err(Corrupt("envelope: unknown kind")),
+        };
+        envelopes.push(Envelope {
+            range,
+            from,
+            to,
+            epoch: Epoch { conf_version, version },
+            bounds,
+            payload,
+        });
+    }
+    Ok(envelopes)
+}

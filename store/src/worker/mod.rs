@@ -1,0 +1,392 @@
+//! The owner of a store's replicas: one loop, a closed list of events, no clock and no socket.
+//!
+//! A driver calls [`Worker::handle`] for each event that has arrived, then one round:
+//! [`begin_round`](Worker::begin_round), [`sync`](Worker::sync) if it says so, and
+//! [`finish_round`](Worker::finish_round). All groups share the round's log write and sync;
+//! what arrives meanwhile waits for the next round, and that is the group commit.
+//! The steps of a round are those of [`crate::replica::ready`].
+//!
+//! Files: [`lifecycle`](self) messages, creation and destruction of replicas; recovery; log
+//! collection.
+//!
+//! Invariants: at most one replica per range id, ever (I14); initialised ranges are disjoint
+//! (I2); a range runs only if its descriptor is in the state engine (I6).
+
+mod collect;
+mod lifecycle;
+mod recovery;
+
+pub use recovery::StartError;
+
+use crate::bugs::{self, Bug};
+use crate::config::{Config, DrawElectionTicks};
+use crate::engine::{StateEngine, WriteBatch};
+use crate::event::{Event, Now, Outbox};
+use crate::log::{GroupLog, RaftLog, Tombstone};
+use crate::replica::ready::Round;
+use crate::replica::{Ctx, Replica, Waiter};
+use crate::shared::StoreShared;
+use crate::wire::Envelope;
+use rangekv_model::eval::Evaluator;
+use rangekv_proto::{
+    EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, StoreId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+/// The data models, by [`EvaluatorId`].
+#[derive(Clone, Default)]
+pub struct Evaluators(Arc<BTreeMap<u8, Arc<dyn Evaluator>>>);
+
+impl Evaluators {
+    /// Models and their ids.
+    pub fn new(models: impl IntoIterator<Item = (EvaluatorId, Arc<dyn Evaluator>)>) -> Self {
+        Evaluators(Arc::new(models.into_iter().map(|(id, e)| (id.0, e)).collect()))
+    }
+
+    /// The model with this id.
+    pub fn get(&self, id: EvaluatorId) -> Option<&Arc<dyn Evaluator>> {
+        self.0.get(&id.0)
+    }
+}
+
+/// What a driver may see of one replica.
+#[derive(Clone, Debug)]
+pub struct GroupView {
+    /// The range.
+    pub range: RangeId,
+    /// This store's replica.
+    pub replica: ReplicaId,
+    /// `None` while uninitialised.
+    pub descriptor: Option<RangeDescriptor>,
+    /// Whether it leads.
+    pub is_leader: bool,
+    /// Raft term.
+    pub term: u64,
+    /// Raft commit index.
+    pub committed: u64,
+    /// Applied index, and the term of its entry.
+    pub applied: (u64, u64),
+    /// Last log index.
+    pub last_index: u64,
+    /// Log is compacted up to here.
+    pub truncated: u64,
+    /// Who leads.
+    pub leader: Option<LeaderHint>,
+    /// Whether a local read at the given time would be answered.
+    pub leased: bool,
+}
+
+/// See the module's documentation.
+pub struct Worker {
+    config: Config,
+    draw: DrawElectionTicks,
+    engine: Arc<dyn StateEngine>,
+    log: Box<dyn RaftLog>,
+    shared: Arc<StoreShared>,
+    evaluators: Evaluators,
+    replicas: BTreeMap<RangeId, Replica>,
+    tombstones: BTreeMap<RangeId, Tombstone>,
+    /// Groups found in the log whose range has no descriptor yet (N§3.3 step 6).
+    dormant: BTreeMap<RangeId, GroupLog>,
+    /// First votes for ranges that a split is about to create here, by range.
+    parked: BTreeMap<RangeId, (StoreId, Envelope)>,
+    dirty: BTreeSet<RangeId>,
+    outbox: Vec<(StoreId, Envelope)>,
+    /// Ranges born in this round.
+    born: Vec<RangeDescriptor>,
+    in_round: bool,
+    next_tick_ns: u64,
+    ticks: u64,
+    vote_ban_until_ns: u64,
+    disk_full: bool,
+    draining: bool,
+    durable_generation: Option<u64>,
+    counter: u64,
+}
+
+macro_rules! ctx {
+    ($self:ident, $now:expr) => {
+        Ctx {
+            now: $now,
+            config: &$self.config,
+            engine: &$self.engine,
+            evaluators: &$self.evaluators,
+            metrics: &$self.shared.metrics,
+            disk_full: $self.disk_full,
+            counter: &mut $self.counter,
+        }
+    };
+}
+use ctx;
+
+impl Worker {
+    /// Takes one event. May evaluate, step raft and queue messages; nothing leaves before the
+    /// next round, except responses that need none.
+    pub fn handle(&mut self, now: Now, event: Event) {
+        assert!(!self.in_round, "no event between the halves of a round (N§1.3)");
+        match event {
+            Event::Request { request, sink, token } => self.request(now, request, sink, token),
+            Event::Raft { from, envelopes } => match crate::wire::decode(envelopes) {
+                Ok(envelopes) => {
+                    for e in envelopes {
+                        self.envelope(now, from, e, None);
+                    }
+                }
+                Err(e) => tracing::error!(from = from.0, %e, "dropped a frame"),
+            },
+            Event::SnapshotReceived { envelope, staged } => {
+                let from = StoreId(0);
+                self.envelope(now, from, envelope, Some(staged));
+            }
+            Event::SnapshotSent { range, to, ok } => {
+                if let Some(r) = self.replicas.get_mut(&range) {
+                    let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+                    r.raw.store().snapshot_done(to);
+                    r.raw.report_snapshot(to.0, status);
+                    r.after_step(now);
+                    self.dirty.insert(range);
+                }
+            }
+            Event::Unreachable(store) => {
+                for (range, r) in &mut self.replicas {
+                    let peer = r.descriptor.as_ref().and_then(|d| d.replica_on(store)).map(|p| p.id);
+                    if let (true, Some(peer)) = (r.is_leader(), peer) {
+                        r.raw.report_unreachable(peer.0);
+                        self.dirty.insert(*range);
+                    }
+                }
+            }
+            Event::Initialise(descriptors) => self.initialise(now, descriptors),
+            Event::DiskFull(full) => self.disk_full = full,
+            Event::Drain => self.draining = true,
+        }
+    }
+
+    fn request(&mut self, now: Now, request: Request, sink: Arc<dyn ReplySink>, token: u64) {
+        let range = request.range;
+        let Some(replica) = self.replicas.get_mut(&range) else {
+            let error = RequestError::RangeNotFound { range, store: self.config.store };
+            return sink.complete(token, Err(error));
+        };
+        let mut ctx = ctx!(self, now);
+        replica.request(&mut ctx, Waiter { request, sink, token });
+        self.dirty.insert(range);
+    }
+
+    /// The first half of a round, up to the log write. Messages in `out` may leave at once.
+    /// Returns whether [`sync`](Self::sync) must come before [`finish_round`](Self::finish_round).
+    pub fn begin_round(&mut self, now: Now, out: &mut Outbox) -> bool {
+        assert!(!self.in_round, "a round within a round");
+        self.in_round = true;
+        self.tick(now);
+        out.envelopes.append(&mut self.outbox);
+
+        let dirty: Vec<RangeId> = std::mem::take(&mut self.dirty).into_iter().collect();
+        let mut ctx = ctx!(self, now);
+        let mut round = Round {
+            batch: WriteBatch::default(),
+            completions: Vec::new(),
+            log: &mut *self.log,
+            out,
+            must_sync: false,
+            born: Vec::new(),
+            tombstones: &self.tombstones,
+        };
+        let mut taking_part = Vec::with_capacity(dirty.len());
+        for range in dirty {
+            let Some(r) = self.replicas.get_mut(&range) else { continue };
+            for waiter in r.take_unblocked() {
+                r.request(&mut ctx, waiter);
+            }
+            if r.is_leader() {
+                r.propose_batch(&mut ctx);
+                r.start_read_round(&mut ctx);
+            }
+            if r.begin_ready(&mut ctx, &mut round) {
+                taking_part.push(range);
+            }
+        }
+        write_batch(&mut ctx, &mut round);
+        for range in &taking_part {
+            let r = self.replicas.get_mut(range).expect("no replica goes within a round");
+            r.send_and_log(&mut ctx, &mut round);
+        }
+        let must_sync = round.must_sync;
+        self.born = round.born;
+        if !taking_part.is_empty() {
+            self.shared.metrics.rounds.fetch_add(1, Ordering::Relaxed);
+        }
+        // Taking part again is cheap, and catches what the second half leaves behind.
+        self.dirty.extend(taking_part);
+        if self.log.has_staged() {
+            self.log.write().unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
+        }
+        must_sync
+    }
+
+    /// Makes the round's log write durable. Blocks. A failure ends the process: the pages are
+    /// gone, and a second sync would lie.
+    pub fn sync(&mut self) {
+        assert!(self.in_round, "sync outside a round");
+        if bugs::active(Bug::ReplyBeforeSync) {
+            return;
+        }
+        self.shared.metrics.syncs.fetch_add(1, Ordering::Relaxed);
+        self.log.sync().unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
+    }
+
+    /// The second half: acknowledges what is durable, applies what that commits.
+    pub fn finish_round(&mut self, now: Now, out: &mut Outbox) {
+        assert!(self.in_round, "finish_round without begin_round");
+        let mut ctx = ctx!(self, now);
+        let mut round = Round {
+            batch: WriteBatch::default(),
+            completions: Vec::new(),
+            log: &mut *self.log,
+            out,
+            must_sync: false,
+            born: std::mem::take(&mut self.born),
+            tombstones: &self.tombstones,
+        };
+        let taking_part: Vec<RangeId> = self.dirty.iter().copied().collect();
+        for range in &taking_part {
+            if let Some(r) = self.replicas.get_mut(range) {
+                r.advance(&mut ctx, &mut round);
+            }
+        }
+        write_batch(&mut ctx, &mut round);
+        for range in &taking_part {
+            if let Some(r) = self.replicas.get_mut(range) {
+                r.finish_ready(&mut ctx, &mut round);
+                r.after_step(now);
+            }
+        }
+        let born = round.born;
+        self.in_round = false;
+        for descriptor in born {
+            self.start_split_off(now, descriptor);
+        }
+        let replicas = &self.replicas;
+        self.dirty.retain(|r| replicas.get(r).is_some_and(|r| r.has_work()));
+    }
+
+    /// Whether a round would do something now, besides ticking.
+    pub fn has_work(&self) -> bool {
+        !self.dirty.is_empty() || !self.outbox.is_empty()
+    }
+
+    /// Monotonic ns at which a round is due even if nothing happens.
+    pub fn next_tick(&self) -> u64 {
+        self.next_tick_ns
+    }
+
+    /// Ticks never come in bursts: after a stall the next one is a whole interval away (N§1.2).
+    fn tick(&mut self, now: Now) {
+        if now.mono_ns < self.next_tick_ns {
+            return;
+        }
+        self.next_tick_ns = now.mono_ns + self.config.tick_ms * 1_000_000;
+        self.ticks += 1;
+        for (range, r) in &mut self.replicas {
+            r.tick(now);
+            self.dirty.insert(*range);
+        }
+        if self.draining {
+            let mut ctx = ctx!(self, now);
+            for r in self.replicas.values_mut().filter(|r| r.is_leader()) {
+                if let Some(to) = r.best_successor() {
+                    r.transfer_to(&mut ctx, to);
+                }
+            }
+        }
+        if self.ticks.is_multiple_of(20) {
+            self.collect_log();
+            self.ask_whether_members(now);
+        }
+    }
+
+    /// This store.
+    pub fn store(&self) -> StoreId {
+        self.config.store
+    }
+
+    /// What other threads read.
+    pub fn shared(&self) -> &Arc<StoreShared> {
+        &self.shared
+    }
+
+    /// All replicas, by range id.
+    pub fn groups(&self, now: Now) -> Vec<GroupView> {
+        self.replicas
+            .values()
+            .map(|r| GroupView {
+                range: r.range,
+                replica: r.id,
+                descriptor: r.descriptor.clone(),
+                is_leader: r.is_leader(),
+                term: r.raw.raft.term,
+                committed: r.raw.raft.raft_log.committed,
+                applied: (r.applied.index, r.applied.term),
+                last_index: r.raw.raft.raft_log.last_index(),
+                truncated: r.raw.store().truncated().0,
+                leader: r.leader_hint(),
+                leased: r.lease_valid(now),
+            })
+            .collect()
+    }
+
+    /// Number of ranges led.
+    pub fn leader_count(&self) -> usize {
+        self.replicas.values().filter(|r| r.is_leader()).count()
+    }
+
+    /// A hash over a range's bounds, applied index and records: equal on replicas that have
+    /// applied the same. `None` if this store has no initialised replica.
+    pub fn state_hash(&self, range: RangeId) -> Option<u64> {
+        let r = self.replicas.get(&range)?;
+        let d = r.descriptor.as_ref()?;
+        let mut hash = crc32fast::Hasher::new();
+        hash.update(&d.encode());
+        let mut low = 0xcbf2_9ce4_8422_2325u64 ^ r.applied.index;
+        let (start, end) = crate::meta::data_bounds(d);
+        self.engine.scan(&start, &end, &mut |k, v| {
+            for part in [k, v] {
+                hash.update(&(part.len() as u64).to_be_bytes());
+                hash.update(part);
+                low = (low ^ part.len() as u64).wrapping_mul(0x100_0000_01b3);
+            }
+            std::ops::ControlFlow::Continue(())
+        });
+        Some(u64::from(hash.finalize()) << 32 | low & 0xffff_ffff)
+    }
+
+    /// Asserts the invariants of the worker and of each replica.
+    pub fn check_invariants(&self) {
+        let mut bounds: Vec<&RangeDescriptor> = Vec::new();
+        for (range, r) in &self.replicas {
+            assert_eq!(*range, r.range);
+            r.check_invariants();
+            bounds.extend(r.descriptor.as_ref());
+            if let Some(t) = self.tombstones.get(range) {
+                assert!(t.replica < r.id, "range {range}: replica {} lives below its tombstone {}", r.id, t.replica);
+            }
+        }
+        bounds.sort_by(|a, b| a.start.cmp(&b.start));
+        for pair in bounds.windows(2) {
+            assert!(!pair[0].overlaps(pair[1]), "ranges overlap on a store: {:?} and {:?}", pair[0], pair[1]);
+        }
+    }
+}
+
+/// Step 5: makes applied state visible, then releases the replies that waited for it.
+fn write_batch(ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
+    if !round.batch.is_empty() {
+        ctx.engine.write(&round.batch);
+        round.batch = WriteBatch::default();
+    }
+    for (sink, token, response) in round.completions.drain(..) {
+        sink.complete(token, response);
+    }
+}

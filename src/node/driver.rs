@@ -1,0 +1,98 @@
+//! The worker's thread: drain, handle, write, send, sync, send, reply.
+//!
+//! One loop is one group commit: while `sync` waits for the disk the mailbox fills, and the
+//! next loop takes all of it. Messages that may leave before the sync (a leader's appends)
+//! do, so that followers write while we do.
+
+use super::clock;
+use super::mailbox::{Inbox, Taken};
+use super::watchdog::{Doing, Pulse};
+use rangekv_proto::StoreId;
+use rangekv_store::event::{Event, Outbox, SnapshotToSend};
+use rangekv_store::wire::Envelope;
+use rangekv_store::worker::Worker;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// An idle worker wakes at least this often, whatever its next tick.
+const PARK_MAX: Duration = Duration::from_secs(1);
+
+/// Where a worker's messages go. Never blocks.
+pub trait Post: Send {
+    /// Sends `envelopes` to `store`, in order, or drops them.
+    fn envelopes(&self, store: StoreId, envelopes: Vec<Envelope>);
+    /// Streams a snapshot, and posts `Event::SnapshotSent` when that has ended.
+    fn snapshot(&self, snapshot: SnapshotToSend);
+}
+
+/// Runs a worker until its mailbox is closed, then returns it.
+pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>) -> Worker {
+    inbox.bind();
+    let mut events: Vec<Event> = Vec::new();
+    let mut outbox = Outbox::default();
+    loop {
+        let taken = inbox.take(&mut events);
+        let now = clock::now();
+        if events.is_empty() && !worker.has_work() && now.mono_ns < worker.next_tick() {
+            if taken == Taken::Closed {
+                return worker;
+            }
+            pulse.rest();
+            let until_tick = Duration::from_nanos(worker.next_tick() - now.mono_ns);
+            inbox.park(until_tick.min(PARK_MAX));
+            continue;
+        }
+        pulse.begin(Doing::Working);
+        for event in events.drain(..) {
+            worker.handle(now, event);
+        }
+        let sync = worker.begin_round(now, &mut outbox);
+        send(&post, &mut outbox);
+        if sync {
+            pulse.begin(Doing::Syncing);
+            worker.sync();
+            pulse.begin(Doing::Working);
+        }
+        worker.finish_round(clock::now(), &mut outbox);
+        send(&post, &mut outbox);
+    }
+}
+
+/// Hands the outbox over, coalesced per store; the order per store is kept.
+fn send(post: &impl Post, outbox: &mut Outbox) {
+    for (store, envelopes) in by_store(outbox.envelopes.drain(..)) {
+        post.envelopes(store, envelopes);
+    }
+    for snapshot in outbox.snapshots.drain(..) {
+        post.snapshot(snapshot);
+    }
+}
+
+/// Groups messages by store. A cluster has few stores: a vector beats a map.
+fn by_store<T>(messages: impl Iterator<Item = (StoreId, T)>) -> Vec<(StoreId, Vec<T>)> {
+    let mut groups: Vec<(StoreId, Vec<T>)> = Vec::new();
+    for (store, message) in messages {
+        match groups.iter_mut().find(|(s, _)| *s == store) {
+            Some((_, group)) => group.push(message),
+            None => groups.push((store, vec![message])),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_by_store_and_keeps_the_order() {
+        let messages = [(1, 'a'), (2, 'b'), (1, 'c'), (3, 'd'), (2, 'e')];
+        let groups = by_store(messages.into_iter().map(|(s, m)| (StoreId(s), m)));
+        let want = vec![
+            (StoreId(1), vec!['a', 'c']),
+            (StoreId(2), vec!['b', 'e']),
+            (StoreId(3), vec!['d']),
+        ];
+        assert_eq!(groups, want);
+    }
+}

@@ -1,0 +1,180 @@
+//! One long-lived stream to each other store: raft envelopes and requests go up, responses
+//! come down. The other store's own envelopes and requests come on the stream that it opens.
+//!
+//! A store that can't be reached costs its callers nothing: envelopes to it are dropped (and
+//! the worker told), requests answered at once; a task per store keeps trying to connect.
+
+use super::book::AddressBook;
+use super::dial::{dial, Backoff, CONNECT_TIME_MAX};
+use super::greeting::Greeting;
+use super::identity::Identity;
+use super::lane::Lane;
+use super::mailbox::Mailbox;
+use bytes::Bytes;
+use parking_lot::RwLock;
+use rangekv_proto::{ReplySink, Request, RequestError, StoreId};
+use rangekv_store::event::Event;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tonic::Status;
+
+/// The worker hears of a store's lost messages at most this often.
+const UNREACHABLE_EVERY_NS: u64 = 200_000_000;
+
+/// Streams to the other stores, opened when first needed.
+pub struct Transport {
+    me: Identity,
+    book: Arc<AddressBook>,
+    mailbox: Arc<Mailbox>,
+    runtime: Handle,
+    peers: RwLock<BTreeMap<StoreId, Arc<Peer>>>,
+}
+
+struct Peer {
+    store: StoreId,
+    lane: Arc<Lane>,
+    reported_ns: AtomicU64,
+}
+
+impl Transport {
+    /// Connects to nobody yet. `mailbox` hears of stores that messages don't reach.
+    pub fn new(
+        me: Identity,
+        book: Arc<AddressBook>,
+        mailbox: Arc<Mailbox>,
+        runtime: Handle,
+    ) -> Arc<Self> {
+        Arc::new(Transport {
+            me,
+            book,
+            mailbox,
+            runtime,
+            peers: RwLock::default(),
+        })
+    }
+
+    /// Sends encoded envelopes, or drops them.
+    pub fn send_raft(self: &Arc<Self>, store: StoreId, envelopes: Bytes) {
+        let peer = self.peer(store);
+        if !peer.lane.push_raft(envelopes) {
+            self.report(&peer);
+        }
+    }
+
+    /// Sends a request, or answers it at once.
+    pub fn send_request(
+        self: &Arc<Self>,
+        store: StoreId,
+        request: Request,
+        sink: &Arc<dyn ReplySink>,
+        token: u64,
+    ) {
+        if store == StoreId(0) || self.book.get(store).is_none() {
+            let why = format!("the address of store {store} is unknown");
+            sink.complete(token, Err(RequestError::Unavailable(why)));
+            return;
+        }
+        self.peer(store).lane.push_request(request, sink, token);
+    }
+
+    /// Opens streams to all stores of the address book, so that none waits for the first use.
+    pub fn connect_all(self: &Arc<Self>) {
+        for store in self
+            .book
+            .all()
+            .into_keys()
+            .filter(|s| *s != self.me.store_id())
+        {
+            self.peer(store);
+        }
+    }
+
+    /// Whether the stream to `store` is up.
+    pub fn is_connected(&self, store: StoreId) -> bool {
+        self.peers
+            .read()
+            .get(&store)
+            .is_some_and(|p| p.lane.is_open())
+    }
+
+    fn peer(self: &Arc<Self>, store: StoreId) -> Arc<Peer> {
+        if let Some(peer) = self.peers.read().get(&store) {
+            return peer.clone();
+        }
+        let mut peers = self.peers.write();
+        let new = || {
+            let lane = Arc::new(Lane::default());
+            let peer = Arc::new(Peer {
+                store,
+                lane,
+                reported_ns: AtomicU64::new(0),
+            });
+            self.runtime
+                .spawn(self.clone().keep_connected(peer.clone()));
+            peer
+        };
+        peers.entry(store).or_insert_with(new).clone()
+    }
+
+    /// Tells the worker that messages are being lost.
+    fn report(&self, peer: &Peer) {
+        let now = super::clock::mono_ns();
+        let last = peer.reported_ns.load(Ordering::Relaxed);
+        if now >= last + UNREACHABLE_EVERY_NS
+            && peer
+                .reported_ns
+                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
+                .is_ok()
+        {
+            self.mailbox.push(Event::Unreachable(peer.store));
+        }
+    }
+
+    /// Connects again and again, for as long as the process lives.
+    async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        let mut last_error = String::new();
+        loop {
+            let ended = self.converse(&peer).await;
+            if peer.lane.close() {
+                backoff.reset();
+                last_error.clear();
+                self.report(&peer);
+            }
+            let error = ended.err().map_or("closed by the other side".into(), |e| {
+                e.message().to_string()
+            });
+            if error != last_error {
+                tracing::info!(store = %peer.store, error, "no stream to store");
+                last_error = error;
+            }
+            tokio::time::sleep(backoff.step()).await;
+        }
+    }
+
+    /// One stream, from its opening to its end.
+    async fn converse(&self, peer: &Peer) -> Result<(), Status> {
+        let address = self
+            .book
+            .grpc(peer.store)
+            .ok_or_else(|| Status::not_found("its address is unknown"))?;
+        let mut client = dial(&address).await?;
+        let mut request = tonic::Request::new(peer.lane.frames());
+        let registered = self.book.get(peer.store).map_or(0, |e| e.incarnation);
+        Greeting::new(&self.me, peer.store, registered).put(request.metadata_mut());
+        let answer = tokio::time::timeout(CONNECT_TIME_MAX, client.exchange(request)).await;
+        let answer = answer.map_err(|_| {
+            Status::deadline_exceeded(format!("{address}: connected, but no answer"))
+        })??;
+        peer.lane.open();
+        tracing::info!(store = %peer.store, address, "stream to store is up");
+        let mut frames = answer.into_inner();
+        while let Some(frame) = frames.message().await? {
+            peer.lane.complete(frame.responses);
+        }
+        Ok(())
+    }
+}

@@ -94,3 +94,38 @@ pub trait StateEngine: View + Send + Sync {
     /// Approximate bytes of user data in `[start, end)`.
     fn approximate_size(&self, start: &[u8], end: &[u8]) -> u64;
 }
+
+/// What every engine asserts of an installation; see [`StateEngine::install`]. `staged` is
+/// the first and the last staged key.
+fn assert_installable(clear: &[(Bytes, Bytes)], staged: Option<(&[u8], &[u8])>, puts: &WriteBatch) {
+    for (start, end) in clear {
+        assert!(
+            !end.is_empty(),
+            "a range to clear needs an end (start {start:?})"
+        );
+    }
+    assert!(
+        puts.delete_ranges.is_empty(),
+        "an installation clears by `clear`"
+    );
+    if let Some((first, last)) = staged {
+        for (key, _) in &puts.puts {
+            let key = key.as_ref();
+            assert!(
+                key < first || key > last,
+                "put {key:?} among the staged {first:?}..={last:?}"
+            );
+        }
+    }
+}
+
+/// Refuses a snapshot whose keys do not ascend: the sender is at fault, not this store.
+fn check_ascending(last: &[u8], key: &[u8]) -> std::io::Result<()> {
+    if key > last {
+        return Ok(());
+    }
+    Err(std::io::Error::new(
+        std::io::ErrorKind::InvalidData,
+        format!("snapshot records out of order: {key:?} after {last:?}"),
+    ))
+}

@@ -1,0 +1,348 @@
+//! Random operations, crashes and reopenings of the raft log, against a plain model.
+//!
+//! What survives must be a prefix of the operations written, and contain all that was synced.
+//! `STORAGE_SEEDS=n` runs n seeds instead of the default; a failure names its seed.
+
+mod storage_support;
+
+use raft::eraftpb::{Entry, EntryType, HardState};
+use rangekv_proto::{RangeId, ReplicaId};
+use rangekv_store::log::disk::{Crash, LogDisk as _, SimDisk, Torn};
+use rangekv_store::log::segmented::{LogConfig, LogError, SegmentedLog};
+use rangekv_store::log::{GroupLog, RaftLog, Recovered, Tombstone};
+use std::io::ErrorKind;
+use storage_support::{seeds, Rng};
+
+const GROUPS: u64 = 6;
+
+fn config(rng: &mut Rng) -> LogConfig {
+    LogConfig {
+        segment_bytes: 200 + rng.below(2000),
+        target_bytes: 2000 + rng.below(8000),
+    }
+}
+
+/// The model, and how it looked at each record written since it was last known to be durable.
+struct Model {
+    now: Recovered,
+    /// The state after each record, oldest first. The first is the durable one.
+    records: Vec<Recovered>,
+    next_replica: u64,
+}
+
+impl Model {
+    fn group(&mut self, id: RangeId) -> &mut GroupLog {
+        self.now.groups.entry(id).or_default()
+    }
+}
+
+fn last(log: &GroupLog) -> u64 {
+    log.entries
+        .last()
+        .map_or(log.truncated_index, |entry| entry.index)
+}
+
+fn last_term(log: &GroupLog) -> u64 {
+    log.entries
+        .last()
+        .map_or(log.truncated_term, |entry| entry.term)
+}
+
+fn entries(rng: &mut Rng, first: u64, term: u64) -> Vec<Entry> {
+    (0..1 + rng.below(5))
+        .map(|i| Entry {
+            index: first + i,
+            term,
+            entry_type: match rng.below(10) {
+                0 => EntryType::EntryConfChange,
+                1 => EntryType::EntryConfChangeV2,
+                _ => EntryType::EntryNormal,
+            },
+            data: rng.bytes(60),
+            context: if rng.below(8) == 0 {
+                rng.bytes(4)
+            } else {
+                Default::default()
+            },
+            ..Entry::default()
+        })
+        .collect()
+}
+
+/// One operation on both.
+fn operate(rng: &mut Rng, log: &mut SegmentedLog<SimDisk>, model: &mut Model) {
+    let id = RangeId(1 + rng.below(GROUPS));
+    match rng.below(20) {
+        0..=8 => {
+            let group = model.group(id);
+            // Mostly at the end, sometimes over what is there.
+            let first = match rng.below(6) {
+                0 => group.truncated_index + 1 + rng.below(last(group) - group.truncated_index + 1),
+                _ => last(group) + 1,
+            };
+            let before = first - 1;
+            let term_before = match before.checked_sub(group.truncated_index + 1) {
+                Some(i) => group.entries[i as usize].term,
+                None => group.truncated_term,
+            };
+            let term = term_before.max(group.hard_state.term).max(last_term(group));
+            let new = entries(rng, first, term);
+            group
+                .entries
+                .truncate((before - group.truncated_index) as usize);
+            group.entries.extend_from_slice(&new);
+            log.append(id, &new);
+        }
+        9..=11 => {
+            let hard_state = &mut model.group(id).hard_state;
+            if rng.below(2) == 0 {
+                hard_state.term += 1;
+                hard_state.vote = rng.below(4);
+            }
+            hard_state.commit += rng.below(3);
+            log.set_hard_state(id, hard_state);
+        }
+        12..=15 => {
+            let Some(group) = model.now.groups.get_mut(&id) else {
+                return;
+            };
+            if group.entries.is_empty() {
+                return;
+            }
+            let n = 1 + rng.below(group.entries.len() as u64) as usize;
+            let entry = &group.entries[n - 1];
+            (group.truncated_index, group.truncated_term) = (entry.index, entry.term);
+            group.entries.drain(..n);
+            log.compact(id, group.truncated_index, group.truncated_term);
+        }
+        16 => {
+            let group = model.group(id);
+            let term = group.hard_state.term.max(last_term(group)) + rng.below(2);
+            let index = last(group) + 1 + rng.below(20);
+            let hard_state = HardState {
+                term,
+                vote: 0,
+                commit: index,
+                ..HardState::default()
+            };
+            if term == group.hard_state.term && group.hard_state.vote != 0 {
+                return;
+            }
+            *group = GroupLog {
+                hard_state: hard_state.clone(),
+                truncated_index: index,
+                truncated_term: term,
+                entries: Vec::new(),
+            };
+            log.reset(id, index, term, &hard_state);
+        }
+        17 if rng.below(3) == 0 => {
+            model.next_replica += 1;
+            let tombstone = Tombstone {
+                replica: ReplicaId(model.next_replica),
+                conf_version: rng.below(100),
+            };
+            model.now.groups.remove(&id);
+            model.now.tombstones.insert(id, tombstone);
+            log.destroy(id, tombstone);
+        }
+        _ => {
+            if rng.below(2) == 0 {
+                if let Some(group) = model.now.groups.get(&id) {
+                    log.rewrite(id, group);
+                }
+            } else {
+                for id in log.pinning_groups() {
+                    log.rewrite(id, &model.now.groups[&id]);
+                }
+            }
+        }
+    }
+}
+
+/// Opens the log after a crash, and takes from the model what did not survive.
+fn recover(
+    disk: &SimDisk,
+    config: LogConfig,
+    model: &mut Model,
+) -> Result<SegmentedLog<SimDisk>, LogError> {
+    let (log, recovered) = SegmentedLog::open(disk.clone(), config)?;
+    let survived = model.records.iter().rposition(|state| *state == recovered);
+    let Some(survived) = survived else {
+        panic!(
+            "what survived is no prefix: {recovered:#?}\ndurable: {:#?}",
+            model.records[0]
+        );
+    };
+    model.now = model.records.swap_remove(survived);
+    model.records = vec![model.now.clone()];
+    Ok(log)
+}
+
+fn run(seed: u64) {
+    let rng = &mut Rng::new(seed);
+    let disk = SimDisk::new();
+    let config = config(rng);
+    let mut model = Model {
+        now: Recovered::default(),
+        records: vec![Recovered::default()],
+        next_replica: 0,
+    };
+    let mut log = recover(&disk, config, &mut model).unwrap();
+    let mut full = false;
+    for _ in 0..400 {
+        match rng.below(40) {
+            0..=19 => operate(rng, &mut log, &mut model),
+            20..=29 => match log.write() {
+                Ok(()) => model.records.push(model.now.clone()),
+                Err(error) => {
+                    assert!(full, "{error}");
+                    assert_eq!(error.kind(), ErrorKind::StorageFull);
+                }
+            },
+            30..=35 => {
+                // A log with garbage to collect stages by itself: that changes no state.
+                match log.write().and_then(|()| {
+                    model.records.push(model.now.clone());
+                    log.sync()
+                }) {
+                    Ok(()) => model.records = vec![model.now.clone()],
+                    Err(error) => {
+                        assert!(full, "{error}");
+                        assert_eq!(error.kind(), ErrorKind::StorageFull);
+                    }
+                }
+            }
+            36 => {
+                full = !full;
+                disk.set_bytes_max(full.then_some(log.total_bytes() + rng.below(3000)));
+            }
+            37 => {
+                // Killed: nothing is lost that was written. What was staged is.
+                drop(log);
+                let expected = model.records.last().unwrap().clone();
+                log = recover(&disk, config, &mut model).unwrap();
+                assert_eq!(model.now, expected);
+            }
+            38 => {
+                drop(log);
+                let unsynced = disk.unsynced_writes() as u64;
+                let keep = rng.below(unsynced + 1) as usize;
+                let torn = match rng.below(3) {
+                    0 => None,
+                    1 => Some(Torn::Cut(rng.below(200) as usize)),
+                    _ => Some(Torn::Zero(rng.below(200) as usize)),
+                };
+                disk.crash(Crash { keep, torn });
+                log = recover(&disk, config, &mut model).unwrap();
+            }
+            _ => log.check_invariants(),
+        }
+    }
+    log.check_invariants();
+}
+
+#[test]
+fn survivors_are_a_prefix() {
+    for seed in seeds(300) {
+        storage_support::named(seed, || run(seed));
+    }
+}
+
+/// A disk that lies about syncs and then loses power: the log refuses, or opens with a state
+/// it once had. Only if it has dropped segments meanwhile, trusting the disk, can the state be
+/// one that never was.
+#[test]
+fn a_lying_disk_yields_an_old_state_or_a_refusal() {
+    let mut refused = 0;
+    for seed in seeds(100) {
+        storage_support::named(seed, || {
+            let rng = &mut Rng::new(seed);
+            let disk = SimDisk::new();
+            let config = config(rng);
+            let empty = Recovered::default();
+            let mut model = Model {
+                now: empty.clone(),
+                records: vec![empty],
+                next_replica: 0,
+            };
+            let mut log = recover(&disk, config, &mut model).unwrap();
+            let honest = rng.below(60);
+            for step in 0..60 + rng.below(60) {
+                disk.set_lying(step > honest);
+                for _ in 0..rng.below(4) {
+                    operate(rng, &mut log, &mut model);
+                }
+                log.write().unwrap();
+                log.sync().unwrap();
+                model.records.push(model.now.clone());
+            }
+            drop(log);
+            disk.set_lying(false);
+            disk.crash(Crash {
+                keep: rng.below(4) as usize,
+                torn: None,
+            });
+            match SegmentedLog::open(disk.clone(), config) {
+                Err(_) => refused += 1,
+                Ok((_, recovered)) => assert!(
+                    model.records.contains(&recovered) || disk.list().unwrap()[0] > 1,
+                    "made up: {recovered:#?}"
+                ),
+            }
+        });
+    }
+    println!("refused: {refused}");
+}
+
+/// A flipped bit is noticed, or costs no more than the records at the very end that nothing
+/// durable vouches for.
+#[test]
+fn flipped_bits_are_noticed() {
+    for seed in seeds(100) {
+        storage_support::named(seed, || {
+            let rng = &mut Rng::new(seed);
+            let disk = SimDisk::new();
+            let config = config(rng);
+            let empty = Recovered::default();
+            let mut model = Model {
+                now: empty.clone(),
+                records: vec![empty],
+                next_replica: 0,
+            };
+            let mut log = recover(&disk, config, &mut model).unwrap();
+            for _ in 0..60 {
+                for _ in 0..1 + rng.below(4) {
+                    operate(rng, &mut log, &mut model);
+                }
+                if log.has_staged() {
+                    model.records.push(model.now.clone());
+                }
+                log.write().unwrap();
+                log.sync().unwrap();
+            }
+            drop(log);
+            let mut handle = disk.clone();
+            let ids = handle.list().unwrap();
+            for _ in 0..50 {
+                let id = ids[rng.below(ids.len() as u64) as usize];
+                let len = handle.read(id).unwrap().len() as u64;
+                let (offset, mask) = (rng.below(len), 1 << rng.below(8));
+                disk.flip(id, offset, mask);
+                // A copy, as opening may erase.
+                match SegmentedLog::open(disk.fork(), config) {
+                    Err(LogError::Corrupt { .. } | LogError::Format { .. }) => {}
+                    Err(error) => panic!("segment {id} byte {offset}: {error}"),
+                    Ok((_, recovered)) => {
+                        let newest = model.records.len() - 2;
+                        assert!(
+                            model.records[newest..].contains(&recovered) || recovered == model.now,
+                            "segment {id} byte {offset}: more than the last record is lost"
+                        );
+                    }
+                }
+                disk.flip(id, offset, mask);
+            }
+        });
+    }
+}

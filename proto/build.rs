@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/internal.proto"], ["proto"])?;
+    let descriptors = protox::compile(["proto/internal.proto", "proto/etcd.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -12,4 +12,10 @@ pub mod internal {
     tonic::include_proto!("rangekv.internal");
 }
 
+/// Generated from `proto/etcd.proto`: what the load generator needs to measure etcd.
+#[allow(missing_docs, clippy::all)]
+pub mod etcd {
+    tonic::include_proto!("etcdserverpb");
+}
+
 pub use types::*;

@@ -77,7 +77,9 @@ impl Worker {
         let replica = self.replicas.get_mut(&e.range).expect("exists or was just created");
         if let Some(d) = &replica.descriptor {
             let member = d.replicas.iter().any(|r| r.id == e.from);
-            if !member && e.epoch.conf_version < d.epoch.conf_version {
+            // An uninitialised sender may have been added since; one with a descriptor has not.
+            let initialised = e.epoch.conf_version > 0;
+            if !member && initialised && e.epoch.conf_version < d.epoch.conf_version {
                 let gone = reply_gone(d, replica.id, &e);
                 return self.outbox.push((from_store, gone));
             }
@@ -166,9 +168,10 @@ impl Worker {
         let range = descriptor.id;
         let store = self.config.store;
         let Some(id) = descriptor.replica_on(store).map(|r| r.id) else { return };
-        if self.replicas.get(&range).is_some_and(|r| r.descriptor.is_some()) {
-            return;
-        }
+        assert!(
+            self.replicas.get(&range).is_none_or(|r| r.descriptor.is_none()),
+            "range {range} existed before the split that makes it"
+        );
         let applied = self
             .engine
             .get(&meta::applied_key(range))
@@ -229,15 +232,13 @@ impl Worker {
         if let Some(store) = descriptor.store_of(e.from) {
             replica.learn_peer(e.from, store);
         }
-        if index <= replica.applied.index {
-            // Old news: let raft answer, without records.
-            replica.step(now, message);
-            replica.drop_unaccepted_snapshot();
-        } else {
-            replica.stage(index, staged);
-            replica.step(now, message);
-            replica.drop_unaccepted_snapshot();
+        if replica.raw.snap().is_some() {
+            // One at a time: the one that raft holds is installed in the next round.
+            return;
         }
+        replica.stage(index, staged);
+        replica.step(now, message);
+        replica.drop_unaccepted_snapshot();
         self.dirty.insert(e.range);
     }
 

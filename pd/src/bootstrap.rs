@@ -319,7 +319,11 @@ mod tests {
             .ranges
             .iter()
             .map(|r| plan.preferred_leader(r.id).unwrap());
-        let most = if data_ranges == default_data_ranges(n) { 1 } else { 2 };
+        let most = if data_ranges == default_data_ranges(n) {
+            1
+        } else {
+            2
+        };
         assert!(
             spread(n, led) <= most,
             "leaders of {n} stores, {data_ranges} ranges"

@@ -13,7 +13,7 @@
 //! - The catalog version only grows.
 //!
 //! Left out on purpose: whether a store may be removed while it still holds replicas. That
-//! takes the soft state.
+//! takes the soft state; see [`Leader::check_removal`](crate::leader::Leader::check_removal).
 
 use crate::bootstrap::FIRST_ALLOCATED_ID;
 use crate::{config, keys};

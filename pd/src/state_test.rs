@@ -101,9 +101,14 @@ fn set_config(name: &str, value: &str) -> Kind {
 fn a_restart_with_the_same_addresses_writes_nothing() {
     let mut range = Range1::default();
     assert_eq!(range.register(store(5, "n5", 7, "a:1")).first_id, 5);
-    let before = range.0.clone();
-    assert_eq!(range.register(store(5, "n5", 7, "a:1")).first_id, 5);
-    assert_eq!(range.0, before);
+    let again = RegisterStore {
+        record: Some(store(5, "n5", 7, "a:1")),
+        cluster: 0,
+    };
+    let mut txn = Txn::new(&range);
+    let reply = PlacementModel.evaluate(&RANGE_1, &encode(Kind::RegisterStore(again)), &mut txn);
+    assert_eq!(PlacementReply::decode(reply).unwrap().first_id, 5);
+    assert!(txn.is_read_only());
     let moved = range.register(store(5, "n5", 7, "b:1"));
     assert_eq!(moved.state.unwrap().stores[0].grpc_address, "b:1");
 }

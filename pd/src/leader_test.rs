@@ -1,0 +1,223 @@
+//! The leader's soft state, from one heartbeat to the next.
+
+use super::*;
+use rangekv_proto::internal::{self as pb, StoreRecord};
+use rangekv_proto::{Epoch, Replica, ReplicaRole};
+
+/// Stores 1 to `n`, registered with incarnation 70 + id.
+fn state(n: u64) -> PlacementState {
+    let record = |store| StoreRecord {
+        store,
+        name: format!("n{store}"),
+        incarnation: 70 + store,
+        grpc_address: format!("10.0.0.{store}:50051"),
+        ..Default::default()
+    };
+    PlacementState {
+        catalog_version: 4,
+        stores: (1..=n).map(record).collect(),
+        ..Default::default()
+    }
+}
+
+fn range(id: u64, version: u64) -> RangeDescriptor {
+    let replica = |store| Replica {
+        id: ReplicaId(id * 10 + store),
+        store: StoreId(store),
+        role: ReplicaRole::Voter,
+    };
+    RangeDescriptor {
+        id: RangeId(id),
+        start: id.to_be_bytes().to_vec().into(),
+        end: (id + 1).to_be_bytes().to_vec().into(),
+        epoch: Epoch {
+            conf_version: 1,
+            version,
+        },
+        replicas: (1..=3).map(replica).collect(),
+    }
+}
+
+/// A full heartbeat of `store`, which leads `ranges` in `term`.
+fn full(store: u64, term: u64, ranges: &[u64]) -> Heartbeat {
+    let report = |id: &u64| RangeReport {
+        range: Some((&range(*id, 1)).into()),
+        leader_store: store,
+        term,
+        ..Default::default()
+    };
+    Heartbeat {
+        store,
+        incarnation: 70 + store,
+        ranges: ranges.iter().map(report).collect(),
+        full: true,
+        ..Default::default()
+    }
+}
+
+fn transfers(reply: &HeartbeatReply) -> Vec<(u64, u64)> {
+    let to = |o: &pb::Operator| match o.step {
+        Some(pb::operator::Step::TransferLeader(to)) => (o.range, to),
+        None => panic!("an operator without a step"),
+    };
+    reply.operators.iter().map(to).collect()
+}
+
+#[test]
+fn a_stranger_is_refused_and_changes_nothing() {
+    let mut leader = Leader::default();
+    let mut state = state(3);
+    state.stores[1].state = StoreState::Removed as u32;
+    let mut refused = |heartbeat: Heartbeat| leader.heartbeat(0, 7, &heartbeat, &state).error;
+    assert_eq!(
+        refused(full(9, 6, &[2])),
+        "store 9 is not registered; register it first"
+    );
+    assert!(refused(full(2, 6, &[2])).starts_with("store n2 (id 2) was removed from the cluster"));
+    let wiped = Heartbeat {
+        incarnation: 1,
+        ..full(3, 6, &[2])
+    };
+    assert!(refused(wiped).starts_with("store n3 (id 3) is registered with another data directory"));
+    assert!(leader.routes().is_empty() && leader.stores.is_empty());
+}
+
+#[test]
+fn routes_since_what_was_seen() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    let first = leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    assert_eq!(
+        (first.routes_term, first.routes.len(), first.stores.len()),
+        (7, 2, 3)
+    );
+    assert_eq!(first.catalog_version, 4);
+    let since = |leader: &mut Leader, routes_term, routes_seen| {
+        let heartbeat = Heartbeat {
+            routes_term,
+            routes_seen,
+            ..full(2, 6, &[])
+        };
+        leader.heartbeat(10, 7, &heartbeat, &state).routes.len()
+    };
+    assert_eq!(since(&mut leader, 7, first.routes_seq), 0);
+    assert_eq!(since(&mut leader, 7, first.routes_seq - 1), 1);
+    assert_eq!(since(&mut leader, 6, first.routes_seq), 2);
+    assert_eq!(since(&mut leader, 7, first.routes_seq + 99), 2);
+}
+
+#[test]
+fn a_new_term_begins_with_nothing() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    let reply = leader.heartbeat(10, 8, &full(2, 6, &[4]), &state);
+    assert_eq!((reply.routes_term, reply.routes.len()), (8, 1));
+    assert!(!leader.is_live(10, StoreId(1), &Config::default()));
+    let late = leader.heartbeat(20, 7, &full(1, 6, &[2, 3]), &state);
+    assert_eq!(late.error, "the placement driver's term is 8, not 7");
+    assert_eq!(leader.routes().len(), 1);
+}
+
+#[test]
+fn scheduling_waits_for_full_reports_of_a_quorum() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    let partial = Heartbeat {
+        full: false,
+        ..full(2, 6, &[])
+    };
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3, 4]), &state);
+    leader.heartbeat(1_000, 7, &partial, &state);
+    assert_eq!(
+        leader.reasons()[0].text,
+        "1 stores have reported in full since this leader took over; waiting for 2"
+    );
+    assert_eq!(leader.operators().count(), 0);
+    leader.heartbeat(1_500, 7, &full(2, 6, &[]), &state);
+    let reply = leader.heartbeat(2_000, 7, &full(1, 6, &[2, 3, 4]), &state);
+    // Store 3 has not been heard of: it gets nothing.
+    assert_eq!(transfers(&reply), [(2, 2)]);
+    assert_eq!(reply.operators[0].reason, "n1 leads 3 ranges, n2 leads 0");
+}
+
+#[test]
+fn an_order_is_given_once_and_again_after_the_cool_down() {
+    let (mut leader, mut state) = (Leader::default(), state(2));
+    state
+        .config
+        .insert("leader-transfer-cooldown".into(), "10000".into());
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    // Ordered in store 2's round, and kept for store 1.
+    let other = leader.heartbeat(1_000, 7, &full(2, 6, &[]), &state);
+    assert_eq!(transfers(&other), []);
+    let heartbeat = |leader: &mut Leader, now_ms, ranges: &[u64]| {
+        leader.heartbeat(now_ms, 7, &full(2, 6, &[]), &state);
+        transfers(&leader.heartbeat(now_ms, 7, &full(1, 6, ranges), &state))
+    };
+    assert_eq!(heartbeat(&mut leader, 1_100, &[2, 3]), [(2, 2)]);
+    assert_eq!(heartbeat(&mut leader, 2_100, &[2, 3]), []);
+    assert_eq!(heartbeat(&mut leader, 10_900, &[2, 3]), []);
+    assert_eq!(heartbeat(&mut leader, 11_900, &[2, 3]), [(2, 2)]);
+    assert_eq!(leader.operators().count(), 2);
+}
+
+#[test]
+fn an_order_is_withheld_if_the_range_changed_meanwhile() {
+    let (mut leader, state) = (Leader::default(), state(2));
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    leader.heartbeat(1_000, 7, &full(2, 6, &[]), &state);
+    let mut heartbeat = full(1, 6, &[2, 3]);
+    heartbeat.ranges[0].range = Some((&range(2, 2)).into());
+    assert_eq!(
+        transfers(&leader.heartbeat(1_100, 7, &heartbeat, &state)),
+        []
+    );
+    assert_eq!(leader.operators().count(), 1);
+}
+
+#[test]
+fn a_range_that_its_leader_no_longer_reports_is_left_alone() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    let led = |leader: &Leader| {
+        let view = leader.view(0, &state);
+        view.ranges
+            .iter()
+            .map(|r| r.leader.map(|s| s.0))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(led(&leader), [Some(1), Some(1)]);
+    leader.heartbeat(1, 7, &full(1, 6, &[3]), &state);
+    assert_eq!(led(&leader), [None, Some(1)]);
+    // An overtaken leader is not believed; a new one is.
+    leader.heartbeat(2, 7, &full(3, 5, &[2, 3]), &state);
+    assert_eq!(led(&leader), [None, Some(1)]);
+    leader.heartbeat(3, 7, &full(3, 7, &[2]), &state);
+    assert_eq!(led(&leader), [Some(3), Some(1)]);
+}
+
+#[test]
+fn reports_of_others_and_without_a_range_are_ignored() {
+    let (mut leader, state) = (Leader::default(), state(5));
+    let mut heartbeat = full(1, 6, &[2, 3]);
+    heartbeat.ranges[0].range = None;
+    heartbeat.ranges[1].leader_store = 2;
+    leader.heartbeat(0, 7, &heartbeat, &state);
+    // Store 5 holds no replica of range 4.
+    leader.heartbeat(0, 7, &full(5, 6, &[4]), &state);
+    assert!(leader.routes().is_empty());
+}
+
+#[test]
+fn a_store_that_serves_is_not_removed() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    let check =
+        |leader: &Leader, now_ms, store| leader.check_removal(now_ms, StoreId(store), &state);
+    assert!(check(&leader, 0, 3).unwrap_err().contains("waiting for 2"));
+    leader.heartbeat(0, 7, &full(2, 6, &[]), &state);
+    assert_eq!(
+        check(&leader, 100, 2).unwrap_err(),
+        "store 2 is up and holds 2 replicas; stop it first"
+    );
+    assert_eq!(check(&leader, 100, 3), Ok(()));
+    assert_eq!(check(&leader, 60_000, 2), Ok(()));
+}

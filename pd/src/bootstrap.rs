@@ -6,7 +6,7 @@
 //! - The ranges tile the keyspace: the first starts at "", each starts where the one before
 //!   ends, the last ends at "".
 //! - Range 1 is `["", 0x10)`, on the first five members at most, all voters.
-//! - Data ranges are cut at Redis slots, `0x20 ++ slot`, as evenly as integers allow. What
+//! - Data ranges are cut where Redis slots start, as evenly as integers allow. What
 //!   lies outside the slots falls to the first and the last one.
 //! - Replica ids are unique, and every id lies below [`FIRST_ALLOCATED_ID`].
 //! - The replicas that stores hold of data ranges differ by at most one in number; the
@@ -17,6 +17,7 @@
 use crate::config::ReplicationFactor;
 use crate::keys;
 use bytes::Bytes;
+use rangekv_model::redis::keys as redis;
 use rangekv_proto::internal as pb;
 use rangekv_proto::{
     Epoch, RangeDescriptor, RangeId, Replica, ReplicaId, ReplicaRole, StoreId, PLACEMENT_RANGE,
@@ -30,8 +31,8 @@ pub const FIRST_ALLOCATED_ID: u64 = 100_000;
 /// Voters of the placement driver's range at bootstrap.
 pub const PLACEMENT_VOTERS_MAX: usize = 5;
 
-/// Redis Cluster slots, and so the largest number of data ranges at bootstrap.
-pub const SLOTS: usize = 16_384;
+/// Data ranges at bootstrap, at most: one per Redis slot.
+pub const DATA_RANGES_MAX: usize = redis::SLOTS as usize;
 
 /// Members that one bootstrap accepts; more can join later.
 pub const MEMBERS_MAX: usize = 1_000;
@@ -46,9 +47,6 @@ pub const fn default_data_ranges(members: usize) -> usize {
         4
     }
 }
-
-/// First byte of the Redis model's slots in the keyspace.
-const SLOT_TAG: u8 = 0x20;
 
 /// A member of a new cluster, as `name=address` names it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,7 +75,7 @@ pub enum BootstrapError {
     EmptyMember(Member),
     /// A name or address that stands twice.
     Duplicate(String),
-    /// None, or more than [`SLOTS`].
+    /// None, or more than [`DATA_RANGES_MAX`].
     RangeCount(usize),
 }
 
@@ -95,7 +93,10 @@ impl fmt::Display for BootstrapError {
             Self::Duplicate(what) => {
                 write!(f, "\"{what}\" stands twice among the bootstrap members")
             }
-            Self::RangeCount(n) => write!(f, "{n} initial data ranges; expected 1 to {SLOTS}"),
+            Self::RangeCount(n) => write!(
+                f,
+                "{n} initial data ranges; expected 1 to {DATA_RANGES_MAX}"
+            ),
         }
     }
 }
@@ -110,7 +111,7 @@ impl Bootstrap {
         factor: ReplicationFactor,
     ) -> Result<Bootstrap, BootstrapError> {
         check_members(members)?;
-        if !(1..=SLOTS).contains(&data_ranges) {
+        if !(1..=DATA_RANGES_MAX).contains(&data_ranges) {
             return Err(BootstrapError::RangeCount(data_ranges));
         }
         let stores: Vec<StoreId> = (1..=members.len() as u64).map(StoreId).collect();
@@ -155,7 +156,7 @@ impl Bootstrap {
         for i in 0..data_ranges {
             let end = match i + 1 {
                 last if last == data_ranges => Bytes::new(),
-                cut => slot_key((cut * SLOTS / data_ranges) as u16),
+                cut => redis::slot_start((cut * DATA_RANGES_MAX / data_ranges) as u16),
             };
             // The next `factor` stores in turn, so that their replica counts stay within one.
             let mut on: Vec<usize> = (0..factor)
@@ -221,11 +222,6 @@ impl Bootstrap {
 /// from the first minute; the others wait out their election timeout.
 pub fn preferred_leader(range: &RangeDescriptor) -> Option<StoreId> {
     range.replicas.first().map(|r| r.store)
-}
-
-fn slot_key(slot: u16) -> Bytes {
-    let [high, low] = slot.to_be_bytes();
-    Bytes::copy_from_slice(&[SLOT_TAG, high, low])
 }
 
 fn check_members(members: &[Member]) -> Result<(), BootstrapError> {
@@ -341,8 +337,8 @@ mod tests {
 
     #[test]
     fn every_slot_a_range() {
-        check(5, SLOTS);
-        check(7, SLOTS);
+        check(5, DATA_RANGES_MAX);
+        check(7, DATA_RANGES_MAX);
     }
 
     proptest! {

@@ -5,6 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(["proto/internal.proto", "proto/etcd.proto"], ["proto"])?;
     tonic_prost_build::configure()
         .bytes(".")
+        // Encoded maps in a fixed order: replies to equal commands are equal bytes.
+        .btree_map(".")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -85,6 +85,7 @@ impl Replica {
             _ => round.batch.delete_ranges.push(meta::data_bounds(&right)),
         }
         self.lower_barrier();
+        self.remember_split(divide(&parent, split).1);
         self.set_descriptor(left);
     }
 }

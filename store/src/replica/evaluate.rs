@@ -47,7 +47,7 @@ impl Replica {
             return waiter.complete(Err(error));
         }
         if waiter.request.version != descriptor.epoch.version {
-            let error = RequestError::EpochNotMatch { current: vec![descriptor.clone()] };
+            let error = self.epoch_error(descriptor);
             return waiter.complete(Err(error));
         }
         if self.blocked() || (!self.waiting.is_empty() && !confirmed) {

@@ -145,6 +145,8 @@ pub struct Replica {
     /// Messages that wait for the next sync.
     held: Vec<Message>,
     staged: Option<(u64, Box<dyn Staged>)>,
+    /// Ranges that were split off most recently, for those who still route by the old bounds.
+    split_off: VecDeque<RangeDescriptor>,
     known: (StateRole, u64, u64),
     last_contact_ns: u64,
 }
@@ -185,6 +187,7 @@ impl Replica {
             peers: BTreeMap::new(),
             held: Vec::new(),
             staged: None,
+            split_off: VecDeque::new(),
             known,
             last_contact_ns: now.mono_ns,
         };
@@ -248,6 +251,18 @@ impl Replica {
         if let Some(d) = &self.descriptor {
             self.cell.set_route(d, self.leader_hint());
         }
+    }
+
+    /// Remembers a range that was split off.
+    pub(crate) fn remember_split(&mut self, right: RangeDescriptor) {
+        const REMEMBERED: usize = 4;
+        self.split_off.push_front(right);
+        self.split_off.truncate(REMEMBERED);
+    }
+
+    fn epoch_error(&self, descriptor: &RangeDescriptor) -> RequestError {
+        let current = std::iter::once(descriptor).chain(&self.split_off).cloned().collect();
+        RequestError::EpochNotMatch { current }
     }
 
     fn not_leader(&self) -> RequestError {

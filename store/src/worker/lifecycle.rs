@@ -244,7 +244,11 @@ impl Worker {
 
     fn gone(&mut self, now: Now, e: &Envelope) {
         let Some(r) = self.replicas.get(&e.range) else { return };
-        let newer = r.descriptor.as_ref().is_none_or(|d| d.epoch.conf_version < e.epoch.conf_version);
+        // A replica that has applied its own removal is as new as who tells it.
+        let newer = r.descriptor.as_ref().is_none_or(|d| {
+            let removed = d.replicas.iter().all(|m| m.id != r.id);
+            d.epoch.conf_version < e.epoch.conf_version + u64::from(removed)
+        });
         if r.id == e.to && newer {
             self.destroy(now, e.range);
         }
@@ -253,7 +257,7 @@ impl Worker {
     fn am_i_member(&mut self, from_store: StoreId, e: &Envelope) {
         let Some(r) = self.replicas.get(&e.range) else { return };
         let Some(d) = &r.descriptor else { return };
-        if d.epoch.conf_version > e.epoch.conf_version && d.replicas.iter().all(|m| m.id != e.from) {
+        if d.epoch.conf_version >= e.epoch.conf_version && d.replicas.iter().all(|m| m.id != e.from) {
             let gone = reply_gone(d, r.id, e);
             self.outbox.push((from_store, gone));
         }

@@ -10,6 +10,7 @@
 //! - It never fails: what is wrong with a command is part of the reply.
 
 use bytes::Bytes;
+use std::collections::btree_map::Range;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -29,6 +30,43 @@ pub trait View {
 
     /// As [`scan`](Self::scan), in descending order.
     fn scan_reverse(&self, start: &[u8], end: &[u8], visit: Visitor<'_>);
+}
+
+/// A view of a map in memory, for tests and for state that was fetched beforehand.
+impl View for BTreeMap<Bytes, Bytes> {
+    fn get(&self, key: &[u8]) -> Option<Bytes> {
+        BTreeMap::get(self, key).cloned()
+    }
+
+    fn scan(&self, start: &[u8], end: &[u8], visit: Visitor<'_>) {
+        let visited = within(self, start, end);
+        let _ = visited
+            .into_iter()
+            .flatten()
+            .try_for_each(|(key, value)| visit(key, value));
+    }
+
+    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: Visitor<'_>) {
+        let visited = within(self, start, end);
+        let _ = visited
+            .into_iter()
+            .flatten()
+            .rev()
+            .try_for_each(|(key, value)| visit(key, value));
+    }
+}
+
+/// `None` if the bounds are in the wrong order, which a map would panic at.
+fn within<'a>(
+    map: &'a BTreeMap<Bytes, Bytes>,
+    start: &[u8],
+    end: &[u8],
+) -> Option<Range<'a, Bytes, Bytes>> {
+    use std::ops::Bound::{Excluded, Included, Unbounded};
+    if end.is_empty() {
+        return Some(map.range::<[u8], _>((Included(start), Unbounded)));
+    }
+    (start < end).then(|| map.range::<[u8], _>((Included(start), Excluded(end))))
 }
 
 /// What an evaluation may depend on besides the view.

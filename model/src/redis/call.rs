@@ -19,6 +19,8 @@ pub(crate) struct Call<'a, 'v> {
     pub context: &'a Context<'a>,
     pub protocol: Protocol,
     pub db: u8,
+    /// The command's name in lower case, for error messages.
+    pub name: &'static str,
     /// The name first; as many as the command's arity says.
     pub args: &'a [Bytes],
     pub txn: &'a mut Txn<'v>,

@@ -13,25 +13,35 @@
 //!
 //! Left out on purpose: memory limits and eviction, and recording when a key was last used.
 
+mod bignum;
 mod call;
 pub mod codec;
 pub mod command_docs;
+mod counter;
 pub mod error;
+mod expire;
+mod extended;
 pub mod glob;
+#[cfg(test)]
+mod harness;
 pub mod keys;
-pub mod keyspace;
+mod keyspace;
 pub mod lcs;
 pub mod number;
+mod object;
 pub mod paging;
 pub mod reply;
+mod set_options;
 pub mod spec;
 pub mod string;
+mod string_edit;
 pub mod value;
 
 use crate::eval::{Context, Evaluator, Txn};
 use bytes::Bytes;
 use call::{Call, Outcome};
 use error::CommandError;
+use expire::Unit::{Milliseconds, Seconds};
 pub use lcs::lcs;
 
 /// Evaluates Redis commands.
@@ -48,6 +58,7 @@ impl Evaluator for RedisModel {
             context,
             protocol: command.protocol,
             db: command.db,
+            name: "",
             args: &command.args,
             txn,
             outside: false,
@@ -76,13 +87,46 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
     if !spec.accepts(call.args.len()) {
         return Err(CommandError::Arity(spec.name.to_owned()));
     }
+    call.name = spec.name;
+    // The hottest first: the compiler tries them in this order.
     match spec.name {
         "get" => string::get(call),
         "set" => string::set(call),
+        "mget" => string::mget(call),
+        "mset" => string::mset(call),
+        "msetnx" => string::msetnx(call),
+        "setnx" => string::setnx(call),
+        "setex" => string::setex(call, Seconds),
+        "psetex" => string::setex(call, Milliseconds),
+        "getset" => string::getset(call),
+        "getdel" => string::getdel(call),
+        "getex" => string::getex(call),
+        "incr" => counter::incr(call, 1),
+        "decr" => counter::incr(call, -1),
+        "incrby" => counter::incrby(call),
+        "decrby" => counter::decrby(call),
+        "incrbyfloat" => counter::incrbyfloat(call),
+        "append" => string_edit::append(call),
+        "strlen" => string_edit::strlen(call),
+        "getrange" | "substr" => string_edit::getrange(call),
+        "setrange" => string_edit::setrange(call),
+        "lcs" => lcs::evaluate(call),
         "del" | "unlink" => keyspace::del(call),
         "exists" | "touch" => keyspace::exists(call),
-        "lcs" => lcs::evaluate(call),
         "type" => keyspace::type_of(call),
+        "rename" => keyspace::rename(call),
+        "renamenx" => keyspace::renamenx(call),
+        "copy" => keyspace::copy(call),
+        "expire" => expire::expire(call, Seconds, false),
+        "pexpire" => expire::expire(call, Milliseconds, false),
+        "expireat" => expire::expire(call, Seconds, true),
+        "pexpireat" => expire::expire(call, Milliseconds, true),
+        "ttl" => expire::ttl(call, Seconds, false),
+        "pttl" => expire::ttl(call, Milliseconds, false),
+        "expiretime" => expire::ttl(call, Seconds, true),
+        "pexpiretime" => expire::ttl(call, Milliseconds, true),
+        "persist" => expire::persist(call),
+        "object" => object::evaluate(call),
         _ => Err(CommandError::NotEvaluated(spec.name)),
     }
 }
@@ -105,10 +149,168 @@ fn split_key(start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes> {
         return Some(before);
     }
     match keys::user_key_prefix(near) {
+        // Another model's key: nothing is known about what belongs together there.
+        None if near.first() != Some(&keys::TAG) => None,
         Some(prefix) if prefix.len() < near.len() => {
             let (own, next) = (Bytes::copy_from_slice(prefix), keys::after_user_key(prefix));
             [next, own].into_iter().find(|key| inside(key))
         }
         _ => Some(Bytes::copy_from_slice(near)).filter(|key| inside(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use harness::Keyspace;
+    use proptest::prelude::*;
+
+    #[test]
+    fn get_reads_one_record_and_set_none() {
+        let mut keyspace = Keyspace::new();
+        for (line, reads, writes) in [
+            ("SET k v", 0, 1),
+            ("GET k", 1, 0),
+            ("SET k v EX 10", 0, 1),
+            ("SETEX k 10 v", 0, 1),
+            ("MSET k v l w", 0, 2),
+            ("INCR n", 1, 1),
+            ("MGET k l m", 3, 0),
+        ] {
+            keyspace.run(line);
+            assert_eq!((keyspace.reads, keyspace.writes), (reads, writes), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_command_of_the_data_is_evaluated() {
+        for spec in spec::all() {
+            let evaluated = !matches!(spec.route, spec::Route::Connection | spec::Route::Keyspace);
+            let argc = usize::from(spec.arity.unsigned_abs());
+            let args = vec![spec.name; argc].join(" ");
+            let reply = Keyspace::new().run(&args);
+            let refused = reply.contains("not evaluated within a range");
+            assert_eq!(evaluated, !refused, "{args}: {reply}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_before_any_key_is_looked_at() {
+        let mut keyspace = Keyspace::new();
+        for (line, expected) in [
+            ("GET", "-ERR wrong number of arguments for 'get' command "),
+            (
+                "gEt a b",
+                "-ERR wrong number of arguments for 'get' command ",
+            ),
+            (
+                "MSET a 1 b",
+                "-ERR wrong number of arguments for 'mset' command ",
+            ),
+            (
+                "FOO a b",
+                "-ERR unknown command 'FOO', with args beginning with: 'a' 'b'  ",
+            ),
+            ("SET k v EX 0", "-ERR invalid expire time in 'set' command "),
+        ] {
+            assert_eq!(keyspace.run(line), expected);
+        }
+        let args = [Bytes::from("GET")];
+        let mut short = codec::encode_command(codec::Protocol::Resp2, 0, &args).to_vec();
+        short.pop();
+        let view = std::collections::BTreeMap::new();
+        let context = Context {
+            now_ms: 0,
+            seed: 0,
+            start: b"",
+            end: b"",
+        };
+        let reply = RedisModel.evaluate(&context, &short.into(), &mut Txn::new(&view));
+        assert!(reply.starts_with(b"-ERR malformed command"));
+    }
+
+    #[test]
+    fn keys_outside_the_range_are_refused_without_effect() {
+        let mut keyspace = Keyspace::new();
+        keyspace.run("SET foo 1");
+        keyspace.end = keys::slot_start(keys::slot(b"mykey"));
+        assert_eq!(keyspace.run("GET foo"), "$1 1 ");
+        for line in ["GET mykey", "MSET foo 2 mykey 2", "RENAME foo mykey"] {
+            assert!(keyspace.run(line).contains("outside the range"), "{line}");
+            assert_eq!(keyspace.writes, 0);
+        }
+    }
+
+    #[test]
+    fn splits_prefer_the_start_of_a_slot() {
+        let key = |key: &str| keys::record_key(0, key.as_bytes());
+        let slot = keys::slot_start;
+        let foo = keys::slot(b"foo");
+        let (start, end) = (slot(0), slot(keys::SLOTS));
+        for (start, end, near, expected) in [
+            // The whole keyspace: the next slot, or the one named.
+            (start.clone(), end.clone(), key("foo"), Some(slot(foo + 1))),
+            (start.clone(), end.clone(), slot(foo), Some(slot(foo))),
+            (Bytes::new(), Bytes::new(), key("foo"), Some(slot(foo + 1))),
+            // The last slot of the range: before it.
+            (start.clone(), slot(foo + 1), key("foo"), Some(slot(foo))),
+            // A single slot: at the key.
+            (slot(foo), slot(foo + 1), key("foo"), Some(key("foo"))),
+            (slot(foo), slot(foo + 1), slot(foo), None),
+            (key("foo"), slot(foo + 1), key("foo"), None),
+            // Outside of Redis.
+            (
+                Bytes::from("\x10"),
+                Bytes::new(),
+                Bytes::from("\x11"),
+                Some(slot(0)),
+            ),
+            (
+                slot(5),
+                Bytes::new(),
+                Bytes::from("\x40"),
+                Some(end.clone()),
+            ),
+            (end.clone(), Bytes::new(), Bytes::from("\x40"), None),
+        ] {
+            assert_eq!(
+                RedisModel.split_key(&start, &end, &near),
+                expected,
+                "[{start:?}, {end:?}) near {near:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn splits_never_part_the_records_of_a_key() {
+        let foo = keys::slot(b"foo");
+        let (start, end) = (keys::slot_start(foo), keys::slot_start(foo + 1));
+        let record = keys::record_key(0, b"foo");
+        let after = keys::after_user_key(&record);
+        let element = Bytes::from([&record[..], b"element"].concat());
+        let split = |start: &[u8], end: &[u8]| RedisModel.split_key(start, end, &element);
+        assert_eq!(split(&start, &end), Some(after.clone()));
+        assert_eq!(split(&start, &after), Some(record.clone()));
+        assert_eq!(split(&record, &after), None);
+    }
+
+    proptest! {
+        #[test]
+        fn splits_lie_inside_and_beside_keys(
+            mut cuts in proptest::collection::vec("[a-c]{1,2}", 2),
+            near in "[a-c]{1,2}",
+            sub in proptest::collection::vec(any::<u8>(), 0..3),
+        ) {
+            // One slot, so that the cut has to be found among its keys.
+            cuts.sort();
+            let key = |name: &str| keys::record_key(0, format!("{{t}}{name}").as_bytes());
+            let (start, end) = (key(&cuts[0]), key(&cuts[1]));
+            let near = [&key(&near)[..], &sub].concat();
+            if let Some(cut) = RedisModel.split_key(&start, &end, &near) {
+                prop_assert!(start < cut && cut < end);
+                let prefix = keys::user_key_prefix(&cut);
+                prop_assert!(prefix.is_none_or(|prefix| prefix.len() == cut.len()));
+            }
+        }
     }
 }

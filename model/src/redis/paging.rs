@@ -277,3 +277,219 @@ fn page_of_number(next: &[u8], number: usize) -> Bytes {
     reply.array(2).bulk(next).int(number as i64);
     reply.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::harness::Keyspace;
+    use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    /// 300 keys in database 0, every third of them also in databases 2 and 5; one has
+    /// elements, and `{t}` makes some of them share a slot.
+    fn filled() -> Keyspace {
+        let mut keyspace = Keyspace::new();
+        for n in 0..300 {
+            for db in [0, 2, 5] {
+                keyspace.db = db;
+                if db == 0 || n % 3 == 0 {
+                    keyspace.run(&format!("SET {} v", name(n)));
+                }
+            }
+        }
+        keyspace.db = 0;
+        let owner = keys::record_key(0, b"key:7");
+        for n in 0..50u8 {
+            let element = [&owner[..], &[n]].concat();
+            keyspace
+                .records
+                .insert(element.into(), Bytes::from("element"));
+        }
+        keyspace
+    }
+
+    fn name(n: usize) -> String {
+        match n % 4 {
+            0 => format!("{{t}}{n}"),
+            _ => format!("key:{n}"),
+        }
+    }
+
+    fn page(keyspace: &mut Keyspace, args: &[&[u8]]) -> (Bytes, Vec<Bytes>) {
+        let args: Vec<Bytes> = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+        let reply = keyspace.run_args(&args);
+        // Neither keys nor numbers contain line ends, and no next key here does either.
+        let text = String::from_utf8_lossy(&reply).into_owned();
+        assert!(text.starts_with("*2\r\n$"), "{text}");
+        let mut rest = &reply[4..];
+        let mut bulk = || {
+            let line = rest.iter().position(|&b| b == b'\n')? + 1;
+            let size = std::str::from_utf8(&rest[1..line - 2])
+                .unwrap()
+                .parse()
+                .unwrap();
+            let kind = rest[0];
+            rest = &rest[line..];
+            let taken = match kind {
+                b'$' => {
+                    let (taken, after) = rest.split_at(size);
+                    rest = &after[2..];
+                    Bytes::copy_from_slice(taken)
+                }
+                _ => Bytes::from(format!("{}{size}", kind as char)),
+            };
+            Some(taken)
+        };
+        let next = bulk().unwrap();
+        (next, std::iter::from_fn(bulk).collect())
+    }
+
+    fn all_keys(keyspace: &mut Keyspace, limit: &str, pattern: &str, kind: &str) -> Vec<Bytes> {
+        let mut start = keyspace.start.clone();
+        let mut found = Vec::new();
+        loop {
+            let (pattern, kind) = (pattern.as_bytes(), kind.as_bytes());
+            let (next, mut keys) = page(keyspace, &[KEYS, &start, limit.as_bytes(), pattern, kind]);
+            assert_eq!(keyspace.writes, 0);
+            keys.remove(0);
+            assert!(keys.len() <= limit.parse().unwrap());
+            found.append(&mut keys);
+            if next.is_empty() {
+                return found;
+            }
+            assert!(next > start, "a walk goes forward");
+            start = next;
+        }
+    }
+
+    #[test]
+    fn pages_cover_each_key_once() {
+        let mut keyspace = filled();
+        let expected: BTreeSet<Bytes> = (0..300).map(|n| name(n).into()).collect();
+        for limit in ["1", "7", "100", "100000"] {
+            let found = all_keys(&mut keyspace, limit, "", "");
+            assert_eq!(found.len(), 300, "limit {limit}");
+            assert_eq!(BTreeSet::from_iter(found), expected);
+        }
+        keyspace.db = 2;
+        assert_eq!(all_keys(&mut keyspace, "10", "", "").len(), 100);
+        keyspace.db = 4;
+        assert_eq!(all_keys(&mut keyspace, "10", "", "").len(), 0);
+    }
+
+    #[test]
+    fn keys_are_filtered_by_pattern_and_type() {
+        let mut keyspace = filled();
+        assert_eq!(all_keys(&mut keyspace, "9", "*:1?", "").len(), 8);
+        assert_eq!(all_keys(&mut keyspace, "9", "", "STRING").len(), 300);
+        assert_eq!(all_keys(&mut keyspace, "9", "", "list").len(), 0);
+    }
+
+    #[test]
+    fn walks_stay_within_their_range() {
+        let mut keyspace = filled();
+        let whole = all_keys(&mut keyspace, "1000", "", "").len();
+        let (first, end) = (keyspace.start.clone(), keyspace.end.clone());
+        for cut in [keys::slot_start(5000), keys::record_key(0, b"{t}100")] {
+            (keyspace.start, keyspace.end) = (first.clone(), cut.clone());
+            let left = all_keys(&mut keyspace, "5", "", "").len();
+            (keyspace.start, keyspace.end) = (cut, end.clone());
+            let right = all_keys(&mut keyspace, "5", "", "").len();
+            assert_eq!(left + right, whole);
+        }
+        // An unbounded range holds other models' records too.
+        (keyspace.start, keyspace.end) = (Bytes::new(), Bytes::new());
+        for key in [&b"\x10x"[..], b"\x30x"] {
+            keyspace
+                .records
+                .insert(Bytes::from_static(key), Bytes::from("x"));
+        }
+        assert_eq!(all_keys(&mut keyspace, "5", "", "").len(), whole);
+    }
+
+    #[test]
+    fn counts_add_up() {
+        let mut keyspace = filled();
+        let (mut start, mut sum) = (Bytes::new(), 0);
+        loop {
+            let (next, number) = page(&mut keyspace, &[COUNT, &start, b"13"]);
+            let text = std::str::from_utf8(&number[0]).unwrap();
+            sum += text[1..].parse::<i32>().unwrap();
+            if next.is_empty() {
+                break;
+            }
+            start = next;
+        }
+        assert_eq!(sum, 300);
+    }
+
+    #[test]
+    fn flush_deletes_a_database_or_all() {
+        for (all, left) in [(false, 200), (true, 0)] {
+            let mut keyspace = filled();
+            let others: BTreeMap<_, _> = keyspace.records.clone();
+            let mut start = Bytes::new();
+            loop {
+                let mut args = vec![FLUSH, &start, &b"11"[..]];
+                if all {
+                    args.push(b"all");
+                }
+                let (next, _) = page(&mut keyspace, &args);
+                assert!(keyspace.writes <= 11);
+                if next.is_empty() {
+                    break;
+                }
+                start = next;
+            }
+            assert_eq!(keyspace.records.len(), left);
+            assert!(keyspace
+                .records
+                .iter()
+                .all(|(k, v)| others.get(k) == Some(v)));
+            assert!(keyspace
+                .records
+                .keys()
+                .all(|key| keys::slot_and_database(key).unwrap().1 != 0));
+        }
+    }
+
+    #[test]
+    fn random_finds_a_key_if_there_is_one_and_not_always_the_same() {
+        let mut keyspace = filled();
+        let random = |keyspace: &mut Keyspace, start: &[u8]| {
+            let args = [Bytes::from_static(RANDOM), Bytes::copy_from_slice(start)];
+            keyspace.run_args(&args)
+        };
+        let distinct = |keyspace: &mut Keyspace| {
+            let mut found = BTreeSet::new();
+            for n in 0..1000u64 {
+                keyspace.seed = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+                found.insert(random(keyspace, b""));
+            }
+            assert!(!found.contains(&reply::nil(Protocol::Resp2)));
+            found.len()
+        };
+        assert!(distinct(&mut keyspace) > 100);
+        let (first, end) = (keyspace.start.clone(), keyspace.end.clone());
+        let slot = keys::slot(b"t");
+        keyspace.start = keys::slot_start(slot);
+        keyspace.end = keys::slot_start(slot + 1);
+        assert!(distinct(&mut keyspace) > 20, "a single slot is no trap");
+        (keyspace.start, keyspace.end) = (first, end);
+        let first = random(&mut keyspace, &keys::record_key(0, b"foo"));
+        assert!(first.starts_with(b"$"));
+        keyspace.db = 9;
+        assert_eq!(random(&mut keyspace, b""), reply::nil(Protocol::Resp2));
+    }
+
+    #[test]
+    fn wrong_arguments_are_refused() {
+        let mut keyspace = Keyspace::new();
+        for line in ["\0KEYS", "\0COUNT", "\0FLUSH", "\0RANDOM", "\0COUNT a b c"] {
+            let expected = "wrong number of arguments";
+            assert!(keyspace.run(line).contains(expected), "{line:?}");
+        }
+        for line in ["\0COUNT  x", "\0FLUSH  5 SOME", "\0NOSUCH"] {
+            assert!(keyspace.run(line).starts_with("-ERR "), "{line:?}");
+        }
+    }
+}

@@ -186,7 +186,7 @@ pub fn keys(spec: &Spec, args: &[Bytes]) -> impl Iterator<Item = usize> {
 }
 
 /// The record keys that the leader will read or write for a command on database `db`: by
-/// these it is routed. They are [`keys`] in their databases, since `COPY … DB` names another
+/// these it is routed. They are [`keys()`] in their databases, since `COPY … DB` names another
 /// one for its destination.
 pub fn record_keys(spec: &Spec, db: u8, args: &[Bytes]) -> Vec<Bytes> {
     let destination = if spec.name == "copy" {

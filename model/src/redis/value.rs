@@ -6,8 +6,8 @@
 //!
 //! - Type: `01` string, whose payload is the string. Collections will put their version and
 //!   size into the payload, and their elements into records of their own.
-//! - Flags: bit 0, there is an expiry; bit 1, the string was edited in place (see
-//!   [`RAW`]); the others are 0.
+//! - Flags: bit 0, there is an expiry; bits 1 and 2, what `OBJECT ENCODING` answers (see
+//!   [`RAW`] and [`TEXT`]); the others are 0.
 //! - Expiry: milliseconds since the Unix epoch. From that moment on the key does not exist,
 //!   whether or not its record has been removed yet.
 //!
@@ -23,6 +23,9 @@ const EXPIRES: u8 = 1;
 /// Flag: the string was changed by `APPEND` or `SETRANGE`. Its only effect is that
 /// `OBJECT ENCODING` answers `raw`, as Redis does.
 pub const RAW: u8 = 1 << 1;
+/// Flag: the string was written by `INCRBYFLOAT`. Its only effect is that `OBJECT ENCODING`
+/// does not answer `int`, as Redis does not.
+pub const TEXT: u8 = 1 << 2;
 
 const HEADER: usize = 2;
 const EXPIRY: usize = 8;
@@ -52,7 +55,7 @@ impl Kind {
 pub struct Value<B> {
     /// Type of the value.
     pub kind: Kind,
-    /// [`RAW`] or 0.
+    /// [`RAW`], [`TEXT`] or 0.
     pub flags: u8,
     /// Milliseconds since the Unix epoch at which the key ceases to exist.
     pub expires_at_ms: Option<u64>,
@@ -111,7 +114,7 @@ fn parse_header(bytes: &[u8]) -> (Kind, u8, Option<u64>, usize) {
 }
 
 /// A string record: the concatenation of `parts`, in one allocation of exactly its size.
-/// `flags` is [`RAW`] or 0.
+/// `flags` is [`RAW`], [`TEXT`] or 0.
 pub fn string(flags: u8, expires_at_ms: Option<u64>, parts: &[&[u8]]) -> Bytes {
     encode(STRING, flags, expires_at_ms, parts)
 }

@@ -1,0 +1,131 @@
+//! A `redis-server` of our own, on a socket in a directory of its own.
+
+use bytes::Bytes;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Ended, and its directory removed, when dropped.
+pub struct Server {
+    process: Child,
+    directory: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+impl Server {
+    /// Starts one and connects to it. Fails if there is no `redis-server`.
+    pub fn start() -> std::io::Result<Server> {
+        const START_SECONDS_MAX: u64 = 30;
+        let name = format!("rangekv-differential-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory)?;
+        let socket = directory.join("s");
+        let mut process = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--appendonly", "no"])
+            .arg("--unixsocket")
+            .arg(&socket)
+            .arg("--dir")
+            .arg(&directory)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
+        loop {
+            match UnixStream::connect(&socket) {
+                Ok(stream) => {
+                    let stream = BufReader::new(stream);
+                    return Ok(Server {
+                        process,
+                        directory,
+                        stream,
+                    });
+                }
+                Err(error) if Instant::now() > deadline => {
+                    process.kill()?;
+                    process.wait()?;
+                    return Err(error);
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    /// Empties it, then leaves a list at `list`.
+    pub fn reset(&mut self, protocol: u8, db: u8, list: &[u8]) {
+        let words = |text: String| text.split(' ').map(|word| word.to_owned().into()).collect();
+        let mut push: Vec<Bytes> = words("RPUSH".to_owned());
+        push.extend([Bytes::copy_from_slice(list), Bytes::from("x")]);
+        self.run(&[
+            words(format!("HELLO {protocol}")),
+            words("FLUSHALL".to_owned()),
+            words(format!("SELECT {db}")),
+            push,
+        ]);
+    }
+
+    /// Sends all commands at once; their replies as they came.
+    pub fn run(&mut self, commands: &[Vec<Bytes>]) -> Vec<Bytes> {
+        let mut out = Vec::new();
+        for command in commands {
+            out.extend(format!("*{}\r\n", command.len()).bytes());
+            for arg in command {
+                out.extend(format!("${}\r\n", arg.len()).bytes());
+                out.extend_from_slice(arg);
+                out.extend_from_slice(b"\r\n");
+            }
+        }
+        self.stream.get_mut().write_all(&out).unwrap();
+        let read = |_| {
+            let mut reply = Vec::new();
+            read_reply(&mut self.stream, &mut reply, &mut |_| ());
+            reply.into()
+        };
+        commands.iter().map(read).collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here, and the directory is temporary anyway.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// All bulk strings in a reply, in order, however nested.
+pub fn bulks(reply: &[u8]) -> Vec<Bytes> {
+    let mut found = Vec::new();
+    read_reply(&mut &reply[..], &mut Vec::new(), &mut |bulk| {
+        found.push(Bytes::copy_from_slice(bulk));
+    });
+    found
+}
+
+/// Reads one whole reply into `reply`, calling `bulk` with each bulk string.
+fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>, bulk: &mut dyn FnMut(&[u8])) {
+    let start = reply.len();
+    from.read_until(b'\n', reply).unwrap();
+    let line = String::from_utf8_lossy(&reply[start..]).into_owned();
+    let length = || line[1..].trim_end().parse::<i64>().unwrap();
+    let elements = match line.as_bytes().first() {
+        Some(b'$' | b'=') if length() >= 0 => {
+            let body = reply.len();
+            let size = length() as usize;
+            reply.resize(body + size + 2, 0);
+            from.read_exact(&mut reply[body..]).unwrap();
+            bulk(&reply[body..body + size]);
+            0
+        }
+        Some(b'*' | b'~' | b'>') => length().max(0),
+        Some(b'%') => length() * 2,
+        Some(_) => 0,
+        None => panic!("the server closed the connection"),
+    };
+    for _ in 0..elements {
+        read_reply(from, reply, bulk);
+    }
+}

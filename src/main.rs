@@ -1,9 +1,11 @@
 //! The `rangekv` binary: reads the command line and hands over.
 
-mod bench;
 mod cli;
 
-use clap::Parser;
+mod bench;
+mod ctl;
+mod node;
+
 use cli::{Cli, Command};
 use std::process::ExitCode;
 
@@ -12,11 +14,23 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    match Cli::from_process().command {
+        Command::Start(args) => match args.plan() {
+            Ok(_) => not_yet("start"),
+            Err(invalid) => invalid.exit(),
+        },
+        Command::Demo(_) => not_yet("demo"),
+        Command::Ctl(args) => ctl::ctl(&args),
+        Command::Probe(args) => ctl::probe(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Version => {
             println!("rangekv {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
     }
+}
+
+fn not_yet(command: &str) -> ExitCode {
+    eprintln!("rangekv {command}: not part of this version yet");
+    ExitCode::FAILURE
 }

@@ -1,0 +1,397 @@
+//! Answers as tables for people.
+
+use super::unhex;
+use super::wire::{
+    CtlCommand, RaftState, RangeDetail, RangeInfo, ReplicaState, Setting, SplitDone, Status,
+    StoreInfo, TransferDone,
+};
+use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
+use rangekv_model::redis::keys;
+use serde::de::DeserializeOwned;
+
+/// The answer to `command` as text.
+pub fn render(command: &CtlCommand, json: &str) -> serde_json::Result<String> {
+    Ok(match command {
+        CtlCommand::Status => status(&parse(json)?),
+        CtlCommand::StoreList => stores(&parse::<Vec<StoreInfo>>(json)?),
+        CtlCommand::RangeList => ranges(&parse::<Vec<RangeInfo>>(json)?),
+        CtlCommand::RangeShow { .. } => detail(&parse(json)?),
+        CtlCommand::RangeSplit { .. } => split(&parse(json)?),
+        CtlCommand::RangeTransferLeader { .. } => {
+            let done: TransferDone = parse(json)?;
+            format!(
+                "store {} leads range {} in term {}",
+                done.leader, done.range, done.term
+            )
+        }
+        CtlCommand::ConfigList => settings(&parse::<Vec<Setting>>(json)?),
+        CtlCommand::ConfigSet { .. } => {
+            let setting: Setting = parse(json)?;
+            format!("{} = {}", setting.name, setting.value)
+        }
+    })
+}
+
+fn parse<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
+    serde_json::from_str(json)
+}
+
+fn status(status: &Status) -> String {
+    let placement = match status.placement_leader {
+        Some(store) => format!("led by store {store}"),
+        None => "without a leader: no scheduling; reads and writes go on".into(),
+    };
+    let mut troubles = Vec::new();
+    for (count, what) in [
+        (status.ranges_without_leader, "without a leader"),
+        (status.ranges_under_replicated, "with too few live replicas"),
+    ] {
+        if count > 0 {
+            troubles.push(format!("{count} {what}"));
+        }
+    }
+    let health = if troubles.is_empty() {
+        "all healthy".into()
+    } else {
+        troubles.join(", ")
+    };
+    format!(
+        "cluster           {}\nplacement driver  {placement}\nranges            {} ({health}), catalog version {}\n\n{}",
+        status.cluster,
+        status.ranges,
+        status.catalog_version,
+        stores(&status.stores)
+    )
+}
+
+fn stores(stores: &[StoreInfo]) -> String {
+    let header = [
+        "STORE", "NAME", "STATE", "GRPC", "REDIS", "LEADERS", "REPLICAS", "USED", "FREE", "SEEN",
+    ];
+    let rows = stores.iter().map(|store| {
+        let seen = match store.heartbeat_age_ms {
+            Some(age) => format!("{} ago", duration(age)),
+            None => "never".into(),
+        };
+        [
+            store.id.to_string(),
+            store.name.clone(),
+            store.state.clone(),
+            store.grpc_address.clone(),
+            store.redis_address.clone(),
+            store.leaders.to_string(),
+            store.replicas.to_string(),
+            bytes(store.disk_used_bytes),
+            bytes(store.disk_free_bytes),
+            seen,
+        ]
+    });
+    table(header, &[0, 5, 6, 7, 8, 9], rows)
+}
+
+fn ranges<'a>(ranges: impl IntoIterator<Item = &'a RangeInfo>) -> String {
+    let header = [
+        "RANGE", "START", "END", "EPOCH", "LEADER", "TERM", "REPLICAS", "SIZE", "KEYS",
+    ];
+    let rows = ranges.into_iter().map(|range| {
+        [
+            range.id.to_string(),
+            bound(&range.start, "beginning"),
+            bound(&range.end, "end"),
+            format!("{}.{}", range.conf_version, range.version),
+            range
+                .leader
+                .map_or("none known".into(), |store| format!("store {store}")),
+            range.term.to_string(),
+            replicas(range),
+            bytes(range.size_bytes),
+            range.keys.to_string(),
+        ]
+    });
+    table(header, &[0, 5, 7, 8], rows)
+}
+
+/// Stores by number; anything but a healthy voter says so.
+fn replicas(range: &RangeInfo) -> String {
+    let replica = |replica: &super::wire::ReplicaInfo| {
+        let role = match replica.role.as_str() {
+            "voter" => String::new(),
+            role => format!(" {role}"),
+        };
+        format!(
+            "{}{role}{}",
+            replica.store,
+            if replica.lagging { " lagging" } else { "" }
+        )
+    };
+    range
+        .replicas
+        .iter()
+        .map(replica)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn detail(detail: &RangeDetail) -> String {
+    let header = [
+        "REPLICA",
+        "STORE",
+        "ROLE",
+        "TERM",
+        "COMMITTED",
+        "APPLIED",
+        "LAST",
+        "TRUNCATED",
+        "SIZE",
+        "NOTE",
+    ];
+    let rows = detail.replicas.iter().map(|replica| {
+        let (id, store) = (replica.id.to_string(), replica.store.to_string());
+        let none = String::new;
+        match &replica.state {
+            ReplicaState::Raft(raft) => [
+                id,
+                store,
+                raft.role.clone(),
+                raft.term.to_string(),
+                raft.committed.to_string(),
+                raft.applied.to_string(),
+                raft.last_index.to_string(),
+                raft.truncated.to_string(),
+                bytes(raft.size_bytes),
+                note(raft),
+            ],
+            ReplicaState::Error(error) => {
+                let silent = "no answer".into();
+                [
+                    id,
+                    store,
+                    silent,
+                    none(),
+                    none(),
+                    none(),
+                    none(),
+                    none(),
+                    none(),
+                    error.clone(),
+                ]
+            }
+        }
+    });
+    let replicas = table(header, &[0, 1, 3, 4, 5, 6, 7, 8], rows);
+    format!("{}\n\n{replicas}", ranges([&detail.range]))
+}
+
+fn note(raft: &RaftState) -> String {
+    let mut notes = Vec::new();
+    if raft.lease_remaining_ms > 0 {
+        notes.push(format!("lease {}", duration(raft.lease_remaining_ms)));
+    }
+    if raft.pending_conf_change {
+        notes.push("membership change under way".into());
+    }
+    notes.join(", ")
+}
+
+fn split(done: &SplitDone) -> String {
+    ranges([&done.left, &done.right])
+}
+
+fn settings(settings: &[Setting]) -> String {
+    let header = ["NAME", "VALUE", "DEFAULT", "MEANING"];
+    let row = |s: &Setting| {
+        [
+            s.name.clone(),
+            s.value.clone(),
+            s.default.clone(),
+            s.help.clone(),
+        ]
+    };
+    table(header, &[], settings.iter().map(row))
+}
+
+fn table<const N: usize>(
+    header: [&str; N],
+    right_aligned: &[usize],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table
+        .load_preset(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    for &column in right_aligned {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// A bound of a range in the terms of who uses it: slots and Redis keys.
+fn bound(hex: &str, when_empty: &str) -> String {
+    let Some(key) = unhex(hex) else {
+        return hex.to_owned();
+    };
+    match &key[..] {
+        [] => when_empty.to_owned(),
+        [keys::TAG, high, low] => format!("slot {}", u16::from_be_bytes([*high, *low])),
+        key => match keys::decode(key) {
+            Some((slot, db, user_key)) => {
+                format!("slot {slot} db {db} \"{}\"", user_key.escape_ascii())
+            }
+            None => format!("0x{hex}"),
+        },
+    }
+}
+
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    let decimals = usize::from(unit > 0 && value < 100.0);
+    format!("{value:.decimals$} {}", units[unit])
+}
+
+fn duration(millis: u64) -> String {
+    match millis {
+        0..1_000 => format!("{millis} ms"),
+        1_000..120_000 => format!("{:.1} s", millis as f64 / 1e3),
+        120_000..7_200_000 => format!("{} min", millis / 60_000),
+        _ => format!("{} h", millis / 3_600_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ctl::wire::{ReplicaDetail, ReplicaInfo};
+
+    fn range() -> RangeInfo {
+        RangeInfo {
+            id: 7,
+            start: String::new(),
+            end: crate::ctl::hex(&keys::slot_start(5461)),
+            conf_version: 2,
+            version: 3,
+            leader: Some(1),
+            term: 9,
+            replicas: vec![
+                ReplicaInfo {
+                    id: 1,
+                    store: 1,
+                    role: "voter".into(),
+                    lagging: false,
+                },
+                ReplicaInfo {
+                    id: 2,
+                    store: 2,
+                    role: "learner".into(),
+                    lagging: true,
+                },
+            ],
+            size_bytes: 3 << 20,
+            keys: 40,
+        }
+    }
+
+    fn render_json<T: serde::Serialize>(command: &CtlCommand, reply: &T) -> String {
+        render(command, &serde_json::to_string(reply).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn ranges_are_shown_in_slots() {
+        assert_eq!(
+            render_json(&CtlCommand::RangeList, &vec![range()]),
+            concat!(
+                " RANGE  START      END        EPOCH  LEADER   TERM  REPLICAS              SIZE  KEYS\n",
+                "     7  beginning  slot 5461  2.3    store 1     9  1, 2 learner lagging  3.0 MiB    40",
+            )
+            .replace("SIZE  KEYS", "   SIZE  KEYS")
+        );
+    }
+
+    #[test]
+    fn a_replica_that_is_away_says_why() {
+        let detail = RangeDetail {
+            range: range(),
+            replicas: vec![ReplicaDetail {
+                id: 2,
+                store: 2,
+                state: ReplicaState::Error("connection refused".into()),
+            }],
+        };
+        let text = render_json(&CtlCommand::RangeShow { range: 7 }, &detail);
+        assert!(text.contains("no answer"), "{text}");
+        assert!(text.ends_with("connection refused"), "{text}");
+    }
+
+    #[test]
+    fn status_names_what_is_wrong() {
+        let status = Status {
+            cluster: "00ff".into(),
+            catalog_version: 4,
+            placement_leader: None,
+            ranges: 9,
+            ranges_without_leader: 2,
+            ranges_under_replicated: 0,
+            stores: vec![],
+        };
+        let text = render_json(&CtlCommand::Status, &status);
+        assert!(
+            text.contains("9 (2 without a leader), catalog version 4"),
+            "{text}"
+        );
+        assert!(
+            text.contains("placement driver  without a leader"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn bounds() {
+        let hex = crate::ctl::hex;
+        for (key, shown) in [
+            (hex(b""), "end"),
+            (hex(&keys::slot_start(8192)), "slot 8192"),
+            (
+                hex(&keys::record_key(3, b"foo\xff")),
+                "slot 3391 db 3 \"foo\\xff\"",
+            ),
+            (hex(b"\x10"), "0x10"),
+        ] {
+            let shown = shown.replace("3391", &keys::slot(b"foo\xff").to_string());
+            assert_eq!(bound(&key, "end"), shown);
+        }
+    }
+
+    #[test]
+    fn quantities() {
+        for (count, shown) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1536, "1.5 KiB"),
+            (150 << 20, "150 MiB"),
+            (u64::MAX, "16384 PiB"),
+        ] {
+            assert_eq!(bytes(count), shown);
+        }
+        for (millis, shown) in [
+            (999, "999 ms"),
+            (1_500, "1.5 s"),
+            (150_000, "2 min"),
+            (7_200_000, "2 h"),
+        ] {
+            assert_eq!(duration(millis), shown);
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! What `rangekv ctl` and a store say to each other: the JSON in `CtlRequest` and `CtlReply`
+//! of proto/internal.proto. Any store answers for the whole cluster.
+//!
+//! A refusal, which no retry would change, is `CtlReply.error`. What another store or a later
+//! moment may answer is the gRPC status UNAVAILABLE: the client then asks the next endpoint.
+//! Every command may be repeated.
+//!
+//! The replies are also what `--json` prints, so that names and units are an interface.
+//! Keys are bytes, written in hex.
+
+use serde::{Deserialize, Serialize};
+
+/// A command; each names its reply.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum CtlCommand {
+    /// → [`Status`]
+    Status,
+    /// → `Vec<`[`StoreInfo`]`>`, by id.
+    StoreList,
+    /// → `Vec<`[`RangeInfo`]`>`, in key order.
+    RangeList,
+    /// → [`RangeDetail`]
+    RangeShow {
+        /// The range's id.
+        range: u64,
+    },
+    /// → [`SplitDone`]
+    RangeSplit {
+        /// The range's id; `None` = the one that holds `key`.
+        range: Option<u64>,
+        /// First key of the new range, in the layout of the keyspace; hex.
+        key: String,
+    },
+    /// → [`TransferDone`], once the target leads.
+    RangeTransferLeader {
+        /// The range's id.
+        range: u64,
+        /// The store that shall lead.
+        store: u64,
+    },
+    /// → `Vec<`[`Setting`]`>`, by name.
+    ConfigList,
+    /// → [`Setting`]
+    ConfigSet {
+        /// As listed by `ConfigList`.
+        name: String,
+        /// With a unit where it has one, such as `30s` or `64MiB`.
+        value: String,
+    },
+}
+
+/// The cluster at a glance.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Status {
+    /// The cluster's id, in hex.
+    pub cluster: String,
+    /// Grows with each change of the ranges.
+    pub catalog_version: u64,
+    /// Store that leads the placement driver's group; `None` = it has no leader.
+    pub placement_leader: Option<u64>,
+    /// Number of ranges, the placement driver's own included.
+    pub ranges: u64,
+    /// Those of which no leader is known.
+    pub ranges_without_leader: u64,
+    /// Those with fewer live voters than the replication factor asks for.
+    pub ranges_under_replicated: u64,
+    /// By id.
+    pub stores: Vec<StoreInfo>,
+}
+
+/// A store.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct StoreInfo {
+    /// Given by the placement driver.
+    pub id: u64,
+    /// Given by the operator.
+    pub name: String,
+    /// `up`, `draining`, `removed`, or `down`: no heartbeat for a while.
+    pub state: String,
+    /// For Raft, admin services and forwarding.
+    pub grpc_address: String,
+    /// For Redis clients.
+    pub redis_address: String,
+    /// For status and metrics; empty = none.
+    pub http_address: String,
+    /// Ranges that it leads.
+    pub leaders: u64,
+    /// Ranges of which it holds a replica.
+    pub replicas: u64,
+    /// Of its data directory.
+    pub disk_used_bytes: u64,
+    /// Of the file system that holds it.
+    pub disk_free_bytes: u64,
+    /// Since its process started; 0 = unknown.
+    pub uptime_ms: u64,
+    /// Since its last heartbeat reached the placement driver; `None` = it never did.
+    pub heartbeat_age_ms: Option<u64>,
+}
+
+/// A range, as the placement driver knows it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RangeInfo {
+    /// Also its Raft group.
+    pub id: u64,
+    /// First key, inclusive; empty = the beginning of the keyspace.
+    pub start: String,
+    /// Exclusive; empty = the end of the keyspace.
+    pub end: String,
+    /// Grows with each membership change.
+    pub conf_version: u64,
+    /// Grows with each change of bounds.
+    pub version: u64,
+    /// The leader's store; `None` = not known.
+    pub leader: Option<u64>,
+    /// The leader's term; 0 = not known.
+    pub term: u64,
+    /// In the descriptor's order.
+    pub replicas: Vec<ReplicaInfo>,
+    /// Approximate.
+    pub size_bytes: u64,
+    /// Approximate.
+    pub keys: u64,
+}
+
+/// A member of a range.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaInfo {
+    /// The Raft peer id.
+    pub id: u64,
+    /// Where it lives.
+    pub store: u64,
+    /// `voter`, `learner`, or in a joint configuration `incoming-voter`, `demoting-voter`.
+    pub role: String,
+    /// The leader says that it is down or far behind.
+    pub lagging: bool,
+}
+
+/// A range, and what each of its replicas says about itself.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RangeDetail {
+    /// The range.
+    pub range: RangeInfo,
+    /// In the descriptor's order.
+    pub replicas: Vec<ReplicaDetail>,
+}
+
+/// The Raft state of one replica.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct ReplicaDetail {
+    /// The Raft peer id.
+    pub id: u64,
+    /// Where it lives.
+    pub store: u64,
+    /// Its state, or why there is none.
+    #[serde(flatten)]
+    pub state: ReplicaState,
+}
+
+/// See [`ReplicaDetail`].
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicaState {
+    /// It did not answer, and why.
+    Error(String),
+    /// What it answered.
+    Raft(RaftState),
+}
+
+/// See [`ReplicaDetail`].
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct RaftState {
+    /// `leader`, `follower`, `candidate` or `pre-candidate`.
+    pub role: String,
+    /// Current term.
+    pub term: u64,
+    /// Last index known to be committed.
+    pub committed: u64,
+    /// Last index applied.
+    pub applied: u64,
+    /// Last index of the log.
+    pub last_index: u64,
+    /// Last index that was removed from the log.
+    pub truncated: u64,
+    /// Whether a membership change is under way.
+    pub pending_conf_change: bool,
+    /// Leader only: how long it may still serve reads by itself.
+    pub lease_remaining_ms: u64,
+    /// Approximate.
+    pub size_bytes: u64,
+}
+
+/// Two ranges that were one.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SplitDone {
+    /// Keeps the id.
+    pub left: RangeInfo,
+    /// The new one.
+    pub right: RangeInfo,
+}
+
+/// A leadership that moved.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct TransferDone {
+    /// The range.
+    pub range: u64,
+    /// The store that leads now.
+    pub leader: u64,
+    /// The new leader's term.
+    pub term: u64,
+}
+
+/// One name of the cluster's configuration.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// As typed after `config set`.
+    pub name: String,
+    /// In force.
+    pub value: String,
+    /// In force unless set.
+    pub default: String,
+    /// For people.
+    pub help: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_on_the_wire() {
+        for (command, json) in [
+            (CtlCommand::Status, r#"{"command":"status"}"#),
+            (
+                CtlCommand::RangeSplit {
+                    range: None,
+                    key: "200001".into(),
+                },
+                r#"{"command":"range-split","range":null,"key":"200001"}"#,
+            ),
+            (
+                CtlCommand::RangeTransferLeader { range: 7, store: 2 },
+                r#"{"command":"range-transfer-leader","range":7,"store":2}"#,
+            ),
+        ] {
+            assert_eq!(serde_json::to_string(&command).unwrap(), json);
+            assert_eq!(serde_json::from_str::<CtlCommand>(json).unwrap(), command);
+        }
+    }
+
+    #[test]
+    fn a_replica_is_its_state_or_the_reason_why_there_is_none() {
+        let silent = ReplicaDetail {
+            id: 4,
+            store: 2,
+            state: ReplicaState::Error("store 2: connection refused".into()),
+        };
+        let json = serde_json::to_string(&silent).unwrap();
+        assert_eq!(
+            json,
+            r#"{"id":4,"store":2,"error":"store 2: connection refused"}"#
+        );
+        assert_eq!(
+            serde_json::from_str::<ReplicaDetail>(&json).unwrap(),
+            silent
+        );
+    }
+}

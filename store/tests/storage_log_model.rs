@@ -11,6 +11,7 @@ use rangekv_store::log::disk::{Crash, LogDisk as _, SimDisk, Torn};
 use rangekv_store::log::segmented::{LogConfig, LogError, SegmentedLog};
 use rangekv_store::log::{GroupLog, RaftLog, Recovered, Tombstone};
 use std::io::ErrorKind;
+use storage_support::disks::{CrashDisk, Faulty};
 use storage_support::{seeds, Rng};
 
 const GROUPS: u64 = 6;
@@ -70,7 +71,7 @@ fn entries(rng: &mut Rng, first: u64, term: u64) -> Vec<Entry> {
 }
 
 /// One operation on both.
-fn operate(rng: &mut Rng, log: &mut SegmentedLog<SimDisk>, model: &mut Model) {
+fn operate<D: Faulty>(rng: &mut Rng, log: &mut SegmentedLog<D>, model: &mut Model) {
     let id = RangeId(1 + rng.below(GROUPS));
     match rng.below(20) {
         0..=8 => {
@@ -161,11 +162,11 @@ fn operate(rng: &mut Rng, log: &mut SegmentedLog<SimDisk>, model: &mut Model) {
 }
 
 /// Opens the log after a crash, and takes from the model what did not survive.
-fn recover(
-    disk: &SimDisk,
+fn recover<D: Faulty>(
+    disk: &D,
     config: LogConfig,
     model: &mut Model,
-) -> Result<SegmentedLog<SimDisk>, LogError> {
+) -> Result<SegmentedLog<D>, LogError> {
     let (log, recovered) = SegmentedLog::open(disk.clone(), config)?;
     let survived = model.records.iter().rposition(|state| *state == recovered);
     let Some(survived) = survived else {
@@ -179,9 +180,8 @@ fn recover(
     Ok(log)
 }
 
-fn run(seed: u64) {
+fn run<D: Faulty>(seed: u64, disk: D) {
     let rng = &mut Rng::new(seed);
-    let disk = SimDisk::new();
     let config = config(rng);
     let mut model = Model {
         now: Recovered::default(),
@@ -215,18 +215,19 @@ fn run(seed: u64) {
             }
             36 => {
                 full = !full;
-                disk.set_bytes_max(full.then_some(log.total_bytes() + rng.below(3000)));
+                disk.set_full(full);
             }
             37 => {
                 // Killed: nothing is lost that was written. What was staged is.
                 drop(log);
+                disk.kill();
                 let expected = model.records.last().unwrap().clone();
                 log = recover(&disk, config, &mut model).unwrap();
                 assert_eq!(model.now, expected);
             }
             38 => {
                 drop(log);
-                let unsynced = disk.unsynced_writes() as u64;
+                let unsynced = disk.unsynced() as u64;
                 let keep = rng.below(unsynced + 1) as usize;
                 let torn = match rng.below(3) {
                     0 => None,
@@ -245,8 +246,110 @@ fn run(seed: u64) {
 #[test]
 fn survivors_are_a_prefix() {
     for seed in seeds(300) {
-        storage_support::named(seed, || run(seed));
+        storage_support::named(seed, || run(seed, SimDisk::new()));
     }
+}
+
+#[test]
+fn survivors_are_a_prefix_in_files() {
+    for seed in seeds(20) {
+        let dir = tempfile::tempdir().unwrap();
+        storage_support::named(seed, || run(seed, CrashDisk::new(dir.path().to_owned())));
+    }
+}
+
+fn open_log() -> SegmentedLog<SimDisk> {
+    SegmentedLog::open(SimDisk::new(), LogConfig::default())
+        .unwrap()
+        .0
+}
+
+fn entry(index: u64, term: u64) -> Entry {
+    Entry {
+        index,
+        term,
+        ..Entry::default()
+    }
+}
+
+#[test]
+#[should_panic(expected = "append at 3 leaves a gap after 1")]
+fn a_gap_is_refused() {
+    let mut log = open_log();
+    log.append(RangeId(1), &[entry(1, 1)]);
+    log.append(RangeId(1), &[entry(3, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "append at 2 below truncation 2")]
+fn an_append_below_the_truncation_is_refused() {
+    let mut log = open_log();
+    log.append(RangeId(1), &[entry(1, 1), entry(2, 1), entry(3, 1)]);
+    log.compact(RangeId(1), 2, 1);
+    log.append(RangeId(1), &[entry(2, 1)]);
+}
+
+#[test]
+#[should_panic(expected = "term regression 5 → 4")]
+fn a_term_that_goes_back_is_refused() {
+    let mut log = open_log();
+    let state = |term| HardState {
+        term,
+        ..HardState::default()
+    };
+    log.set_hard_state(RangeId(1), &state(5));
+    log.set_hard_state(RangeId(1), &state(4));
+}
+
+#[test]
+#[should_panic(expected = "vote changed in term 5: 1 → 2")]
+fn a_second_vote_in_a_term_is_refused() {
+    let mut log = open_log();
+    let state = |vote| HardState {
+        term: 5,
+        vote,
+        ..HardState::default()
+    };
+    log.set_hard_state(RangeId(1), &state(1));
+    log.set_hard_state(RangeId(1), &state(2));
+}
+
+#[test]
+#[should_panic(expected = "tombstone regression p7 → p6")]
+fn a_tombstone_that_goes_back_is_refused() {
+    let mut log = open_log();
+    let grave = |replica| Tombstone {
+        replica: ReplicaId(replica),
+        conf_version: 1,
+    };
+    log.destroy(RangeId(1), grave(7));
+    log.destroy(RangeId(1), grave(6));
+}
+
+/// A segment that someone deleted is not taken for an old one.
+#[test]
+fn a_missing_segment_is_noticed() {
+    let mut disk = SimDisk::new();
+    let config = LogConfig {
+        segment_bytes: 100,
+        ..LogConfig::default()
+    };
+    let (mut log, _) = SegmentedLog::open(disk.clone(), config).unwrap();
+    for index in 1..20 {
+        log.append(RangeId(1), &[entry(index, 1)]);
+        log.write().unwrap();
+        log.sync().unwrap();
+    }
+    drop(log);
+    disk.remove(2).unwrap();
+    let error = SegmentedLog::open(disk.clone(), config).err().unwrap();
+    assert!(matches!(error, LogError::Missing(2)), "{error}");
+    disk.remove(1).unwrap();
+    let error = SegmentedLog::open(disk, config).err().unwrap();
+    assert!(
+        matches!(error, LogError::Gap { truncated: 0, .. }),
+        "{error}"
+    );
 }
 
 /// A disk that lies about syncs and then loses power: the log refuses, or opens with a state

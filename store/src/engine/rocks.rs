@@ -292,3 +292,34 @@ impl StateEngine for RocksEngine {
         in_files + self.memtable_bytes(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Why `durable_generation` reads the property that it reads.
+    #[test]
+    fn which_properties_tell_of_a_flush() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let engine = RocksEngine::open(dir.path(), &RocksConfig::default()).expect("it opens");
+        let read = |engine: &RocksEngine| {
+            (
+                engine.property(properties::CURRENT_SUPER_VERSION_NUMBER),
+                engine.property(properties::NUM_IMMUTABLE_MEM_TABLE_FLUSHED),
+            )
+        };
+        let mut seen = vec![read(&engine)];
+        for i in 0..3_u8 {
+            let mut batch = WriteBatch::default();
+            batch.put(vec![i], vec![i]);
+            engine.write(&batch);
+            engine.flush();
+            seen.push(read(&engine));
+        }
+        assert!(
+            seen.windows(2).all(|pair| pair[0].0 < pair[1].0),
+            "{seen:?}"
+        );
+        assert!(seen.iter().all(|&(_, flushed)| flushed == 0), "{seen:?}");
+    }
+}

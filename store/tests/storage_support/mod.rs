@@ -51,3 +51,6 @@ pub fn named<T>(seed: u64, f: impl FnOnce() -> T) -> T {
     let _name = Name(seed);
     f()
 }
+
+pub mod disks;
+pub mod script;

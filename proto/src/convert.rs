@@ -37,7 +37,10 @@ impl From<&pb::RangeDescriptor> for RangeDescriptor {
             id: RangeId(d.id),
             start: d.start.clone(),
             end: d.end.clone(),
-            epoch: Epoch { conf_version: d.conf_version, version: d.version },
+            epoch: Epoch {
+                conf_version: d.conf_version,
+                version: d.version,
+            },
             replicas: d
                 .replicas
                 .iter()
@@ -70,13 +73,19 @@ impl RangeDescriptor {
 
 impl From<LeaderHint> for pb::LeaderHint {
     fn from(h: LeaderHint) -> Self {
-        pb::LeaderHint { store: h.store.0, term: h.term }
+        pb::LeaderHint {
+            store: h.store.0,
+            term: h.term,
+        }
     }
 }
 
 impl From<&pb::LeaderHint> for LeaderHint {
     fn from(h: &pb::LeaderHint) -> Self {
-        LeaderHint { store: StoreId(h.store), term: h.term }
+        LeaderHint {
+            store: StoreId(h.store),
+            term: h.term,
+        }
     }
 }
 
@@ -89,9 +98,15 @@ pub fn request_to_wire(token: u64, request: Request) -> pb::Request {
         version: request.version,
         term: request.term,
         body: Some(match request.body {
-            Body::Command { evaluator, read_only, command } => {
-                Wire::Command(pb::Command { evaluator: evaluator.0.into(), read_only, command })
-            }
+            Body::Command {
+                evaluator,
+                read_only,
+                command,
+            } => Wire::Command(pb::Command {
+                evaluator: evaluator.0.into(),
+                read_only,
+                command,
+            }),
             Body::Admin(bytes) => Wire::Admin(bytes),
             Body::Heartbeat(bytes) => Wire::Heartbeat(bytes),
         }),
@@ -105,7 +120,8 @@ pub fn request_from_wire(wire: pb::Request) -> Result<(u64, Request), (u64, Stri
     let body = match wire.body {
         Some(Wire::Command(c)) => Body::Command {
             evaluator: EvaluatorId(
-                u8::try_from(c.evaluator).map_err(|_| (token, format!("evaluator {}", c.evaluator)))?,
+                u8::try_from(c.evaluator)
+                    .map_err(|_| (token, format!("evaluator {}", c.evaluator)))?,
             ),
             read_only: c.read_only,
             command: c.command,
@@ -116,7 +132,12 @@ pub fn request_from_wire(wire: pb::Request) -> Result<(u64, Request), (u64, Stri
     };
     Ok((
         token,
-        Request { range: RangeId(wire.range), version: wire.version, term: wire.term, body },
+        Request {
+            range: RangeId(wire.range),
+            version: wire.version,
+            term: wire.term,
+            body,
+        },
     ))
 }
 
@@ -128,28 +149,40 @@ pub fn response_to_wire(token: u64, response: Response) -> pb::Response {
         Ok(reply) => Wire::Reply(reply),
         Err(e) => Wire::Error(pb::Error {
             kind: Some(match e {
-                RequestError::NotLeader { range, leader } => Kind::NotLeader(pb::error::NotLeader {
-                    range: range.0,
-                    leader: leader.map(Into::into),
-                }),
+                RequestError::NotLeader { range, leader } => {
+                    Kind::NotLeader(pb::error::NotLeader {
+                        range: range.0,
+                        leader: leader.map(Into::into),
+                    })
+                }
                 RequestError::EpochNotMatch { current } => {
                     Kind::EpochNotMatch(pb::error::EpochNotMatch {
                         current: current.iter().map(Into::into).collect(),
                     })
                 }
                 RequestError::RangeNotFound { range, store } => {
-                    Kind::RangeNotFound(pb::error::RangeNotFound { range: range.0, store: store.0 })
+                    Kind::RangeNotFound(pb::error::RangeNotFound {
+                        range: range.0,
+                        store: store.0,
+                    })
                 }
-                RequestError::Busy { reason, retry_after_ms } => {
-                    Kind::Busy(pb::error::Busy { reason, retry_after_ms })
-                }
+                RequestError::Busy {
+                    reason,
+                    retry_after_ms,
+                } => Kind::Busy(pb::error::Busy {
+                    reason,
+                    retry_after_ms,
+                }),
                 RequestError::OutcomeUnknown(why) => Kind::OutcomeUnknown(why),
                 RequestError::Unavailable(why) => Kind::Unavailable(why),
                 RequestError::Invalid(why) => Kind::Invalid(why),
             }),
         }),
     };
-    pb::Response { token, result: Some(result) }
+    pb::Response {
+        token,
+        result: Some(result),
+    }
 }
 
 /// The reverse of [`response_to_wire`]. A response that makes no sense leaves the outcome unknown.
@@ -163,20 +196,24 @@ pub fn response_from_wire(wire: pb::Response) -> (u64, Response) {
                 range: RangeId(e.range),
                 leader: e.leader.as_ref().map(Into::into),
             },
-            Kind::EpochNotMatch(e) => {
-                RequestError::EpochNotMatch { current: e.current.iter().map(Into::into).collect() }
-            }
-            Kind::RangeNotFound(e) => {
-                RequestError::RangeNotFound { range: RangeId(e.range), store: StoreId(e.store) }
-            }
-            Kind::Busy(e) => RequestError::Busy { reason: e.reason, retry_after_ms: e.retry_after_ms },
+            Kind::EpochNotMatch(e) => RequestError::EpochNotMatch {
+                current: e.current.iter().map(Into::into).collect(),
+            },
+            Kind::RangeNotFound(e) => RequestError::RangeNotFound {
+                range: RangeId(e.range),
+                store: StoreId(e.store),
+            },
+            Kind::Busy(e) => RequestError::Busy {
+                reason: e.reason,
+                retry_after_ms: e.retry_after_ms,
+            },
             Kind::OutcomeUnknown(why) => RequestError::OutcomeUnknown(why),
             Kind::Unavailable(why) => RequestError::Unavailable(why),
             Kind::Invalid(why) => RequestError::Invalid(why),
         }),
-        Some(Wire::Error(pb::Error { kind: None })) | None => {
-            Err(RequestError::OutcomeUnknown("response without a result".into()))
-        }
+        Some(Wire::Error(pb::Error { kind: None })) | None => Err(RequestError::OutcomeUnknown(
+            "response without a result".into(),
+        )),
     };
     (wire.token, response)
 }

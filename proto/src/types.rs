@@ -109,14 +109,20 @@ impl RangeDescriptor {
 
     /// The store that holds `replica`, if it is a member.
     pub fn store_of(&self, replica: ReplicaId) -> Option<StoreId> {
-        self.replicas.iter().find(|r| r.id == replica).map(|r| r.store)
+        self.replicas
+            .iter()
+            .find(|r| r.id == replica)
+            .map(|r| r.store)
     }
 
     /// Whether a joint configuration has been entered and not left.
     pub fn is_joint(&self) -> bool {
-        self.replicas
-            .iter()
-            .any(|r| matches!(r.role, ReplicaRole::IncomingVoter | ReplicaRole::DemotingVoter))
+        self.replicas.iter().any(|r| {
+            matches!(
+                r.role,
+                ReplicaRole::IncomingVoter | ReplicaRole::DemotingVoter
+            )
+        })
     }
 }
 
@@ -225,16 +231,27 @@ impl fmt::Display for RequestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotLeader { range, leader } => match leader {
-                Some(l) => write!(f, "not the leader of range {range}; store {} leads in term {}", l.store, l.term),
+                Some(l) => write!(
+                    f,
+                    "not the leader of range {range}; store {} leads in term {}",
+                    l.store, l.term
+                ),
                 None => write!(f, "not the leader of range {range}; no leader known"),
             },
             Self::EpochNotMatch { current } => {
-                write!(f, "range bounds changed; {} current descriptors", current.len())
+                write!(
+                    f,
+                    "range bounds changed; {} current descriptors",
+                    current.len()
+                )
             }
             Self::RangeNotFound { range, store } => {
                 write!(f, "range {range} has no replica on store {store}")
             }
-            Self::Busy { reason, retry_after_ms } => {
+            Self::Busy {
+                reason,
+                retry_after_ms,
+            } => {
                 write!(f, "busy: {reason}; retry after {retry_after_ms} ms")
             }
             Self::OutcomeUnknown(why) => write!(f, "outcome unknown: {why}"),

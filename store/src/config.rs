@@ -64,7 +64,7 @@ impl Config {
     ///
     /// A follower votes no sooner than T − 1 tick of *its* clock after the message by which the
     /// lease was renewed (a tick may fall right after the message). The factor covers clocks
-    /// whose rates differ by up to 25 % (N§2.2, tikv#9728).
+    /// whose rates differ by up to 25 %.
     pub fn lease_ns(&self) -> u64 {
         if crate::bugs::active(crate::bugs::Bug::LeaseTooLong) {
             return self.election_ns() * 4;
@@ -72,7 +72,7 @@ impl Config {
         (self.election_ns() - self.tick_ms * 1_000_000) * 8 / 10
     }
 
-    /// raft-rs settings (N§1.2).
+    /// raft-rs settings.
     pub fn raft(&self, id: ReplicaId, applied: u64, election_ticks: usize) -> RaftConfig {
         assert!(
             (self.election_ticks..2 * self.election_ticks).contains(&election_ticks),

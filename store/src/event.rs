@@ -16,6 +16,8 @@ pub struct Now {
 }
 
 /// Everything that can happen to a worker.
+// Requests are by far the most frequent: boxing them would cost an allocation each.
+#[allow(clippy::large_enum_variant)]
 pub enum Event {
     /// A request for a range of this store.
     Request {

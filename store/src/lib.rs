@@ -5,22 +5,23 @@
 //! [`replica`] one range's part in it, [`admin`] what changes ranges, [`reader`] how other
 //! threads read; [`log`] and [`engine`] keep things.
 
-pub mod event;
-pub mod worker;
-pub mod replica;
 pub mod admin;
-pub mod overlay;
-pub mod reader;
-pub mod shared;
-pub mod storage;
-pub mod wire;
-pub mod payload;
-pub mod meta;
-pub mod config;
 pub mod bugs;
 pub mod codec;
+pub mod config;
 pub mod engine;
+pub mod event;
 pub mod log;
+pub mod meta;
+pub mod overlay;
+pub mod payload;
+pub mod reader;
+pub mod replica;
+pub mod shared;
+pub mod size;
+pub mod storage;
+pub mod wire;
+pub mod worker;
 
 /// Ends the process: a storage fault is this store's own, and another replica takes over.
 pub fn fatal(doing: &str, error: &dyn std::fmt::Display) -> ! {

@@ -41,7 +41,11 @@ impl Applied {
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let part = |i: usize| bytes.get(i..i + 8)?.try_into().ok().map(u64::from_be_bytes);
         (bytes.len() == 24).then_some(())?;
-        Some(Applied { index: part(0)?, term: part(8)?, clock_ms: part(16)? })
+        Some(Applied {
+            index: part(0)?,
+            term: part(8)?,
+            clock_ms: part(16)?,
+        })
     }
 }
 
@@ -75,7 +79,10 @@ pub fn encode_descriptor(replica: ReplicaId, descriptor: &RangeDescriptor) -> By
 /// The reverse of [`encode_descriptor`].
 pub fn decode_descriptor(bytes: &[u8]) -> Option<(ReplicaId, RangeDescriptor)> {
     let (id, rest) = bytes.split_first_chunk::<8>()?;
-    Some((ReplicaId(u64::from_be_bytes(*id)), RangeDescriptor::decode(rest).ok()?))
+    Some((
+        ReplicaId(u64::from_be_bytes(*id)),
+        RangeDescriptor::decode(rest).ok()?,
+    ))
 }
 
 /// All ranges found in a state, with this store's replica and what is applied.
@@ -117,7 +124,15 @@ pub fn user_start(start: &[u8]) -> &[u8] {
 
 /// `[start, end)` of a range's user records, both ends non-empty.
 pub fn data_bounds(d: &RangeDescriptor) -> (Bytes, Bytes) {
-    let start = if &d.start[..] < USER_START { Bytes::from_static(USER_START) } else { d.start.clone() };
-    let end = if d.end.is_empty() { Bytes::from_static(USER_END) } else { d.end.clone() };
+    let start = if &d.start[..] < USER_START {
+        Bytes::from_static(USER_START)
+    } else {
+        d.start.clone()
+    };
+    let end = if d.end.is_empty() {
+        Bytes::from_static(USER_END)
+    } else {
+        d.end.clone()
+    };
     (start, end)
 }

@@ -73,7 +73,11 @@ impl Overlay {
         for (key, value) in std::mem::take(&mut self.batch) {
             self.proposed_bytes += record_bytes(&key, &value);
             if let Some(old) = self.proposed.insert(key.clone(), Written { index, value }) {
-                assert!(old.index < index, "overlay index regression {} → {index}", old.index);
+                assert!(
+                    old.index < index,
+                    "overlay index regression {} → {index}",
+                    old.index
+                );
                 self.proposed_bytes -= record_bytes(&key, &old.value);
             }
         }
@@ -107,7 +111,10 @@ impl Overlay {
 
     /// Reads through both layers.
     pub fn over<'a>(&'a self, below: &'a dyn View) -> OverlayView<'a> {
-        OverlayView { overlay: self, below }
+        OverlayView {
+            overlay: self,
+            below,
+        }
     }
 }
 
@@ -127,11 +134,37 @@ impl View for ProposedView<'_> {
             None => self.0.below.get(key),
         }
     }
-    fn scan(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-        merge_scan(&self.0.overlay.proposed, |w| w.value.as_ref(), self.0.below, start, end, false, visit);
+    fn scan(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) {
+        merge_scan(
+            &self.0.overlay.proposed,
+            |w| w.value.as_ref(),
+            self.0.below,
+            start,
+            end,
+            false,
+            visit,
+        );
     }
-    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-        merge_scan(&self.0.overlay.proposed, |w| w.value.as_ref(), self.0.below, start, end, true, visit);
+    fn scan_reverse(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) {
+        merge_scan(
+            &self.0.overlay.proposed,
+            |w| w.value.as_ref(),
+            self.0.below,
+            start,
+            end,
+            true,
+            visit,
+        );
     }
 }
 
@@ -142,10 +175,36 @@ impl View for OverlayView<'_> {
             None => ProposedView(self).get(key),
         }
     }
-    fn scan(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-        merge_scan(&self.overlay.batch, |v| v.as_ref(), &ProposedView(self), start, end, false, visit);
+    fn scan(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) {
+        merge_scan(
+            &self.overlay.batch,
+            |v| v.as_ref(),
+            &ProposedView(self),
+            start,
+            end,
+            false,
+            visit,
+        );
     }
-    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) {
-        merge_scan(&self.overlay.batch, |v| v.as_ref(), &ProposedView(self), start, end, true, visit);
+    fn scan_reverse(
+        &self,
+        start: &[u8],
+        end: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) {
+        merge_scan(
+            &self.overlay.batch,
+            |v| v.as_ref(),
+            &ProposedView(self),
+            start,
+            end,
+            true,
+            visit,
+        );
     }
 }

@@ -36,7 +36,10 @@ const SPLIT: u8 = 1;
 
 /// Encodes data.
 pub fn encode_data(clock_ms: u64, writes: &Writes) -> Vec<u8> {
-    let bytes: usize = writes.iter().map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + 8).sum();
+    let bytes: usize = writes
+        .iter()
+        .map(|(k, v)| k.len() + v.as_ref().map_or(0, |v| v.len()) + 8)
+        .sum();
     let mut out = Vec::with_capacity(bytes + 16);
     out.push(DATA);
     put_varint(&mut out, clock_ms);
@@ -77,7 +80,11 @@ pub fn decode(mut bytes: Bytes) -> Result<Payload, Corrupt> {
                 }
                 let put = bytes.get_u8() == 1;
                 let key = get_bytes(&mut bytes)?;
-                let value = if put { Some(get_bytes(&mut bytes)?) } else { None };
+                let value = if put {
+                    Some(get_bytes(&mut bytes)?)
+                } else {
+                    None
+                };
                 writes.push((key, value));
             }
             Ok(Payload::Data { clock_ms, writes })

@@ -1,9 +1,9 @@
 //! Reads on the caller's own thread, without asking the worker: read-then-validate.
 //!
-//! 1. note the range's generation; 2. read the state; 3. if the generation is unchanged and
-//! the lease has not run out *now*, then at the moment of step 2 this store led the range and
-//! had applied everything acknowledged: the result is linearizable (N§2.2).
-//! The steps are two functions, so that a test can pause a thread between them.
+//! First note the range's generation, then read the state. If afterwards the generation is
+//! unchanged and the lease has not run out, then this store led the range when it read, and
+//! had applied everything acknowledged: the result is linearizable.
+//! The two halves are two functions, so that a test can pause a thread between them.
 
 use crate::engine::StateEngine;
 use crate::event::Now;
@@ -33,8 +33,17 @@ pub struct PendingRead {
 
 impl LocalReader {
     /// A reader of the store whose worker publishes to `shared`.
-    pub fn new(shared: Arc<StoreShared>, engine: Arc<dyn StateEngine>, evaluators: Evaluators) -> Self {
-        LocalReader { shared, engine, evaluators, seed: Arc::default() }
+    pub fn new(
+        shared: Arc<StoreShared>,
+        engine: Arc<dyn StateEngine>,
+        evaluators: Evaluators,
+    ) -> Self {
+        LocalReader {
+            shared,
+            engine,
+            evaluators,
+            seed: Arc::default(),
+        }
     }
 
     /// Evaluates a read-only command. `None`: no lease, other bounds, or the command met an
@@ -57,12 +66,18 @@ impl LocalReader {
         let route = cell.route()?;
         let context = Context {
             now_ms: now.wall_ms,
-            seed: self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed),
+            seed: self
+                .seed
+                .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed),
             start: crate::meta::user_start(&route.0.start),
             end: &route.0.end,
         };
         let reply = evaluate.evaluate(&context, command, &mut txn);
-        txn.is_read_only().then_some(PendingRead { cell, generation, reply })
+        txn.is_read_only().then_some(PendingRead {
+            cell,
+            generation,
+            reply,
+        })
     }
 }
 
@@ -70,7 +85,8 @@ impl PendingRead {
     /// The reply, if the lease covered the whole read.
     pub fn validate(self, now: Now) -> Option<Bytes> {
         fence(Ordering::SeqCst);
-        let valid = self.cell.generation() == self.generation && now.mono_ns < self.cell.lease_until_ns();
+        let valid =
+            self.cell.generation() == self.generation && now.mono_ns < self.cell.lease_until_ns();
         valid.then(|| {
             self.cell.reads.fetch_add(1, Ordering::Relaxed);
             self.reply

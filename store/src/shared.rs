@@ -63,7 +63,11 @@ impl RangeCell {
     /// Publishes bounds and leader.
     pub fn set_route(&self, descriptor: &RangeDescriptor, leader: Option<LeaderHint>) {
         let mut route = self.route.write();
-        if self.version.swap(descriptor.epoch.version, Ordering::SeqCst) != descriptor.epoch.version {
+        if self
+            .version
+            .swap(descriptor.epoch.version, Ordering::SeqCst)
+            != descriptor.epoch.version
+        {
             self.generation.fetch_add(1, Ordering::SeqCst);
         }
         *route = Some(Arc::new((descriptor.clone(), leader)));
@@ -117,8 +121,17 @@ impl StoreShared {
 
     /// The cell of `range`, made if absent.
     pub fn cell_or_insert(&self, range: RangeId) -> Arc<RangeCell> {
-        let fresh = || Arc::new(RangeCell { routes_generation: self.routes_generation.clone(), ..Default::default() });
-        self.cells.write().entry(range).or_insert_with(fresh).clone()
+        let fresh = || {
+            Arc::new(RangeCell {
+                routes_generation: self.routes_generation.clone(),
+                ..Default::default()
+            })
+        };
+        self.cells
+            .write()
+            .entry(range)
+            .or_insert_with(fresh)
+            .clone()
     }
 
     /// The replica is gone.
@@ -131,7 +144,12 @@ impl StoreShared {
 
     /// Descriptors and leaders of all initialised replicas, by range id.
     pub fn routes(&self) -> Vec<Route> {
-        self.cells.read().values().filter_map(|c| c.route()).map(|r| (*r).clone()).collect()
+        self.cells
+            .read()
+            .values()
+            .filter_map(|c| c.route())
+            .map(|r| (*r).clone())
+            .collect()
     }
 
     /// A number that changes with every change of [`routes`](Self::routes).

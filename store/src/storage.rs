@@ -53,7 +53,10 @@ pub fn encode_snapshot_data(clock_ms: u64, descriptor: &RangeDescriptor) -> Byte
 /// The reverse of [`encode_snapshot_data`].
 pub fn decode_snapshot_data(bytes: &[u8]) -> Option<(u64, RangeDescriptor)> {
     let (clock, rest) = bytes.split_first_chunk::<8>()?;
-    Some((u64::from_be_bytes(*clock), RangeDescriptor::decode(rest).ok()?))
+    Some((
+        u64::from_be_bytes(*clock),
+        RangeDescriptor::decode(rest).ok()?,
+    ))
 }
 
 /// A snapshot that raft asked for, to be attached to its message.
@@ -127,7 +130,11 @@ impl GroupStorage {
 
     /// Raises the commit index of the hard state.
     pub fn set_commit(&mut self, commit: u64) {
-        assert!(commit >= self.hard_state.commit, "commit regression {} → {commit}", self.hard_state.commit);
+        assert!(
+            commit >= self.hard_state.commit,
+            "commit regression {} → {commit}",
+            self.hard_state.commit
+        );
         self.hard_state.commit = commit;
     }
 
@@ -139,8 +146,18 @@ impl GroupStorage {
     /// Appends, truncating from the first entry's index.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
-        assert!(first.index > self.truncated_index, "append at {} below {}", first.index, self.truncated_index);
-        assert!(first.index <= self.last() + 1, "gap: append at {} after {}", first.index, self.last());
+        assert!(
+            first.index > self.truncated_index,
+            "append at {} below {}",
+            first.index,
+            self.truncated_index
+        );
+        assert!(
+            first.index <= self.last() + 1,
+            "gap: append at {} after {}",
+            first.index,
+            self.last()
+        );
         assert!(
             first.index > self.applied.index,
             "append at {} would replace applied entry {}",
@@ -159,7 +176,11 @@ impl GroupStorage {
 
     /// Forgets entries up to `index`.
     pub fn compact(&mut self, index: u64) {
-        assert!(index <= self.applied.index, "compact {index} beyond applied {}", self.applied.index);
+        assert!(
+            index <= self.applied.index,
+            "compact {index} beyond applied {}",
+            self.applied.index
+        );
         if index <= self.truncated_index {
             return;
         }
@@ -217,7 +238,9 @@ impl GroupStorage {
     /// Takes the state prepared for a MsgSnapshot.
     pub fn take_prepared(&self, to: ReplicaId, index: u64) -> Option<Snapshot> {
         let mut prepared = self.prepared.borrow_mut();
-        let i = prepared.iter().position(|p| p.to == to && p.index == index)?;
+        let i = prepared
+            .iter()
+            .position(|p| p.to == to && p.index == index)?;
         let taken = prepared.swap_remove(i);
         self.in_flight.borrow_mut().insert(to);
         Some(taken.state)
@@ -254,12 +277,19 @@ impl Storage for GroupStorage {
         if low <= self.truncated_index {
             return Err(raft::Error::Store(StorageError::Compacted));
         }
-        assert!(high <= self.last() + 1, "entries up to {high} asked, log ends at {}", self.last());
+        assert!(
+            high <= self.last() + 1,
+            "entries up to {high} asked, log ends at {}",
+            self.last()
+        );
         let max = max_size.into().unwrap_or(u64::MAX);
         let offset = self.truncated_index + 1;
         let mut size = 0u64;
         let mut out = Vec::with_capacity((high - low) as usize);
-        for e in self.entries.range((low - offset) as usize..(high - offset) as usize) {
+        for e in self
+            .entries
+            .range((low - offset) as usize..(high - offset) as usize)
+        {
             size = size.saturating_add(entry_bytes(e));
             if size > max && !out.is_empty() {
                 break;
@@ -270,11 +300,12 @@ impl Storage for GroupStorage {
     }
 
     fn term(&self, index: u64) -> raft::Result<u64> {
-        self.term_at(index).ok_or(raft::Error::Store(if index < self.truncated_index {
-            StorageError::Compacted
-        } else {
-            StorageError::Unavailable
-        }))
+        self.term_at(index)
+            .ok_or(raft::Error::Store(if index < self.truncated_index {
+                StorageError::Compacted
+            } else {
+                StorageError::Unavailable
+            }))
     }
 
     fn first_index(&self) -> raft::Result<u64> {
@@ -288,17 +319,25 @@ impl Storage for GroupStorage {
     fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<RaftSnapshot> {
         let to = ReplicaId(to);
         let unavailable = raft::Error::Store(StorageError::SnapshotTemporarilyUnavailable);
-        let Some(descriptor) = &self.descriptor else { return Err(unavailable) };
+        let Some(descriptor) = &self.descriptor else {
+            return Err(unavailable);
+        };
         if !self.snapshots_allowed
             || self.in_flight.borrow().contains(&to)
             || self.applied.index < request_index
         {
             return Err(unavailable);
         }
-        let mut snapshot = RaftSnapshot::default();
-        snapshot.data = encode_snapshot_data(self.applied.clock_ms, descriptor);
+        let data = encode_snapshot_data(self.applied.clock_ms, descriptor);
+        let mut snapshot = RaftSnapshot {
+            data,
+            ..Default::default()
+        };
         let index = if crate::bugs::active(crate::bugs::Bug::SnapshotMislabelled) {
-            self.hard_state.commit.max(self.applied.index).min(self.last())
+            self.hard_state
+                .commit
+                .max(self.applied.index)
+                .min(self.last())
         } else {
             self.applied.index
         };
@@ -309,7 +348,11 @@ impl Storage for GroupStorage {
         *meta.mut_conf_state() = conf_state(descriptor);
         let mut prepared = self.prepared.borrow_mut();
         prepared.retain(|p| p.to != to);
-        prepared.push(PreparedSnapshot { to, index, state: self.engine.snapshot() });
+        prepared.push(PreparedSnapshot {
+            to,
+            index,
+            state: self.engine.snapshot(),
+        });
         Ok(snapshot)
     }
 }

@@ -64,7 +64,9 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
     }
     if let Payload::Raft(message) = &e.payload {
         put_varint(out, u64::from(message.compute_size()));
-        message.write_to_vec(out).expect("a message always fits in memory");
+        message
+            .write_to_vec(out)
+            .expect("a message always fits in memory");
     }
 }
 
@@ -90,7 +92,9 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
                 let raw = get_bytes(&mut bytes)?;
                 let mut message = Message::default();
                 let mut stream = protobuf::CodedInputStream::from_carllerche_bytes(&raw);
-                message.merge_from(&mut stream).map_err(|_| Corrupt("raft message"))?;
+                message
+                    .merge_from(&mut stream)
+                    .map_err(|_| Corrupt("raft message"))?;
                 Payload::Raft(message)
             }
             1 => Payload::Gone,
@@ -101,7 +105,10 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
             range,
             from,
             to,
-            epoch: Epoch { conf_version, version },
+            epoch: Epoch {
+                conf_version,
+                version,
+            },
             bounds,
             payload,
         });

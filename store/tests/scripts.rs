@@ -14,7 +14,11 @@ fn run(path: &Path) {
     let mut cluster = support::Cluster::new();
     let mut result = String::new();
     for block in text.split("\n\n").filter(|b| !b.trim().is_empty()) {
-        let commands = block.split("\n---").next().expect("a block has commands").trim_end();
+        let commands = block
+            .split("\n---")
+            .next()
+            .expect("a block has commands")
+            .trim_end();
         result.push_str(commands);
         result.push_str("\n---\n");
         for line in commands.lines().filter(|l| !l.starts_with('#')) {
@@ -25,7 +29,12 @@ fn run(path: &Path) {
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(path, &result).expect("the script is writable");
     } else {
-        assert_eq!(text, result, "{}: run with UPDATE_GOLDEN=1 and review the difference", path.display());
+        assert_eq!(
+            text,
+            result,
+            "{}: run with UPDATE_GOLDEN=1 and review the difference",
+            path.display()
+        );
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Propose: `conf_version` must be the current one; no other change or split is under way; the
 //!   leader itself is never demoted (transfer first); a voter is never removed, it is demoted
-//!   to learner first (N§1.5, etcd#12359); a learner is promoted once it has caught up. One
+//!   to learner first; a learner is promoted once it has caught up. One
 //!   change of a voter is a simple change; more enter a joint configuration, which is left
 //!   explicitly (`leave_joint`): raft's `auto_leave` may never fire across a leader change.
 //! Apply: raft's configuration and the descriptor change together, in the entry's write batch.
@@ -18,17 +18,31 @@ use crate::storage::conf_state;
 use bytes::Bytes;
 use prost::Message as _;
 use protobuf::Message as _;
-use raft::eraftpb::{ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry, EntryType};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeTransition, ConfChangeType, ConfChangeV2, ConfState, Entry,
+    EntryType,
+};
 use rangekv_proto::internal::admin_command::{ChangeKind, ChangeReplicas};
 use rangekv_proto::{RangeDescriptor, ReplicaId, ReplicaRole, RequestError, StoreId};
 
 impl Replica {
-    pub(super) fn propose_conf_change(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, change: ChangeReplicas) {
-        let d = self.descriptor.clone().expect("only an initialised replica leads");
+    pub(super) fn propose_conf_change(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        waiter: Waiter,
+        change: ChangeReplicas,
+    ) {
+        let d = self
+            .descriptor
+            .clone()
+            .expect("only an initialised replica leads");
         if change.conf_version != d.epoch.conf_version {
             return invalid(
                 waiter,
-                format!("conf_version {} given, range {} is at {}", change.conf_version, d.id, d.epoch.conf_version),
+                format!(
+                    "conf_version {} given, range {} is at {}",
+                    change.conf_version, d.id, d.epoch.conf_version
+                ),
             );
         }
         if self.raw.raft.has_pending_conf() {
@@ -49,15 +63,23 @@ impl Replica {
                 let last = log.unstable_entries().last().expect("just appended");
                 assert!(
                     last.index == index && last.get_entry_type() == EntryType::EntryConfChangeV2,
-                    "raft replaced a configuration change by an empty entry (N§1.4)"
+                    "raft replaced a configuration change by an empty entry"
                 );
                 self.reply_at(index, waiter, after.encode());
             }
-            None => waiter.complete(Err(RequestError::NotLeader { range: self.range, leader: None })),
+            None => waiter.complete(Err(RequestError::NotLeader {
+                range: self.range,
+                leader: None,
+            })),
         }
     }
 
-    fn check_change(&self, ctx: &Ctx<'_>, d: &RangeDescriptor, change: &ChangeReplicas) -> Result<(), String> {
+    fn check_change(
+        &self,
+        ctx: &Ctx<'_>,
+        d: &RangeDescriptor,
+        change: &ChangeReplicas,
+    ) -> Result<(), String> {
         if change.leave_joint {
             return match (d.is_joint(), change.changes.is_empty()) {
                 (true, true) => Ok(()),
@@ -69,7 +91,10 @@ impl Replica {
             return Err("a membership change without changes".into());
         }
         if d.is_joint() {
-            return Err(format!("range {} is in a joint configuration; leave it first", d.id));
+            return Err(format!(
+                "range {} is in a joint configuration; leave it first",
+                d.id
+            ));
         }
         for (i, c) in change.changes.iter().enumerate() {
             let (id, store) = (ReplicaId(c.replica), StoreId(c.store));
@@ -84,22 +109,34 @@ impl Replica {
                         return Err("a new replica needs an id and a store".into());
                     }
                     if let Some(there) = d.replica_on(store) {
-                        return Err(format!("store {store} has replica {} of range {} already", there.id, d.id));
+                        return Err(format!(
+                            "store {store} has replica {} of range {} already",
+                            there.id, d.id
+                        ));
                     }
                 }
-                (ChangeKind::AddLearner, Some(_)) => return Err(format!("replica {id} is a member already")),
+                (ChangeKind::AddLearner, Some(_)) => {
+                    return Err(format!("replica {id} is a member already"))
+                }
                 (ChangeKind::Promote, Some(ReplicaRole::Learner)) => {
                     let last = self.raw.raft.raft_log.last_index();
                     let matched = self.raw.raft.prs().get(id.0).map_or(0, |p| p.matched);
                     if matched + ctx.config.catch_up_entries_max < last || matched == 0 {
-                        return Err(format!("replica {id} has {matched} of {last} entries: it must catch up first"));
+                        return Err(format!(
+                            "replica {id} has {matched} of {last} entries: it must catch up first"
+                        ));
                     }
                 }
                 (ChangeKind::Demote, Some(ReplicaRole::Voter)) if id == self.id => {
                     return Err(format!("replica {id} leads; transfer the leadership first"));
                 }
                 (ChangeKind::Demote, Some(ReplicaRole::Voter)) => {
-                    if d.replicas.iter().filter(|r| r.role == ReplicaRole::Voter).count() < 2 {
+                    if d.replicas
+                        .iter()
+                        .filter(|r| r.role == ReplicaRole::Voter)
+                        .count()
+                        < 2
+                    {
                         return Err(format!("replica {id} is the only voter"));
                     }
                 }
@@ -107,7 +144,9 @@ impl Replica {
                 (ChangeKind::RemoveLearner, Some(_)) => {
                     return Err(format!("replica {id} votes; demote it first"));
                 }
-                (kind, role) => return Err(format!("{kind:?} of replica {id}, whose role is {role:?}")),
+                (kind, role) => {
+                    return Err(format!("{kind:?} of replica {id}, whose role is {role:?}"))
+                }
             }
         }
         Ok(())
@@ -115,22 +154,37 @@ impl Replica {
 
     pub(crate) fn apply_conf_change(&mut self, entry: &Entry, round: &mut Round<'_>) {
         let corrupt = |what: &str| -> ! {
-            panic!("range {} entry {}: {what}: the raft log is corrupt", self.range, entry.index)
+            panic!(
+                "range {} entry {}: {what}: the raft log is corrupt",
+                self.range, entry.index
+            )
         };
         let mut cc = ConfChangeV2::default();
         if cc.merge_from_bytes(&entry.data).is_err() {
             corrupt("configuration change");
         }
-        let Ok(change) = ChangeReplicas::decode(Bytes::clone(&entry.context)) else { corrupt("change context") };
-        let before = self.descriptor.clone().expect("an uninitialised replica has no entries");
+        let Ok(change) = ChangeReplicas::decode(Bytes::clone(&entry.context)) else {
+            corrupt("change context")
+        };
+        let before = self
+            .descriptor
+            .clone()
+            .expect("an uninitialised replica has no entries");
         let after = changed(&before, &change);
         let now = self
             .raw
             .apply_conf_change(&cc)
             .unwrap_or_else(|e| panic!("range {} entry {}: {e}", self.range, entry.index));
-        assert!(same(&now, &conf_state(&after)), "raft says {now:?}, the descriptor says {:?}", conf_state(&after));
+        assert!(
+            same(&now, &conf_state(&after)),
+            "raft says {now:?}, the descriptor says {:?}",
+            conf_state(&after)
+        );
         tracing::info!(group = self.range.0, members = ?after.replicas, "membership changed");
-        round.batch.put(meta::descriptor_key(self.range), meta::encode_descriptor(self.id, &after));
+        round.batch.put(
+            meta::descriptor_key(self.range),
+            meta::encode_descriptor(self.id, &after),
+        );
         self.set_descriptor(after);
     }
 }
@@ -163,8 +217,10 @@ fn raft_change(change: &ChangeReplicas) -> ConfChangeV2 {
         return cc;
     }
     for c in &change.changes {
-        let mut single = ConfChangeSingle::default();
-        single.node_id = c.replica;
+        let mut single = ConfChangeSingle {
+            node_id: c.replica,
+            ..Default::default()
+        };
         single.set_change_type(match c.kind() {
             ChangeKind::AddLearner | ChangeKind::Demote => ConfChangeType::AddLearnerNode,
             ChangeKind::Promote => ConfChangeType::AddNode,
@@ -172,7 +228,11 @@ fn raft_change(change: &ChangeReplicas) -> ConfChangeV2 {
         });
         cc.mut_changes().push(single);
     }
-    cc.set_transition(if enters_joint(change) { ConfChangeTransition::Explicit } else { ConfChangeTransition::Auto });
+    cc.set_transition(if enters_joint(change) {
+        ConfChangeTransition::Explicit
+    } else {
+        ConfChangeTransition::Auto
+    });
     cc
 }
 
@@ -195,7 +255,11 @@ fn changed(d: &RangeDescriptor, change: &ChangeReplicas) -> RangeDescriptor {
         let id = ReplicaId(c.replica);
         let role = match (c.kind(), joint) {
             (ChangeKind::AddLearner, _) => {
-                let replica = rangekv_proto::Replica { id, store: StoreId(c.store), role: ReplicaRole::Learner };
+                let replica = rangekv_proto::Replica {
+                    id,
+                    store: StoreId(c.store),
+                    role: ReplicaRole::Learner,
+                };
                 after.replicas.push(replica);
                 continue;
             }

@@ -17,24 +17,39 @@ use crate::replica::ready::Round;
 use crate::replica::{Ctx, Replica, Waiter};
 use prost::Message as _;
 use rangekv_proto::internal::admin_command::Split;
-use rangekv_proto::{RangeDescriptor, RangeId, ReplicaId, RequestError, INITIAL_INDEX, INITIAL_TERM};
+use rangekv_proto::{
+    RangeDescriptor, RangeId, ReplicaId, RequestError, INITIAL_INDEX, INITIAL_TERM,
+};
 
 impl Replica {
     pub(super) fn propose_split(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, split: Split) {
-        let d = self.descriptor.as_ref().expect("only an initialised replica leads");
+        let d = self
+            .descriptor
+            .as_ref()
+            .expect("only an initialised replica leads");
         if d.id == rangekv_proto::PLACEMENT_RANGE {
-            return invalid(waiter, "range 1 is the placement driver's own and is never split");
+            return invalid(
+                waiter,
+                "range 1 is the placement driver's own and is never split",
+            );
         }
         if !d.contains(&split.key) || split.key == d.start {
             return invalid(
                 waiter,
-                format!("split key {:?} does not lie strictly inside range {} [{:?}, {:?})", split.key, d.id, d.start, d.end),
+                format!(
+                    "split key {:?} does not lie strictly inside range {} [{:?}, {:?})",
+                    split.key, d.id, d.start, d.end
+                ),
             );
         }
         if split.new_replicas.len() != d.replicas.len() || split.new_range == 0 {
             return invalid(
                 waiter,
-                format!("split of {} replicas names {} new ids", d.replicas.len(), split.new_replicas.len()),
+                format!(
+                    "split of {} replicas names {} new ids",
+                    d.replicas.len(),
+                    split.new_replicas.len()
+                ),
             );
         }
         if d.is_joint() || self.raw.raft.has_pending_conf() {
@@ -47,7 +62,10 @@ impl Replica {
         let (left, right) = divide(d, &split);
         let reply = rangekv_proto::internal::HeartbeatReply {
             routes: [&left, &right]
-                .map(|d| rangekv_proto::internal::Route { range: Some(d.into()), leader: None })
+                .map(|d| rangekv_proto::internal::Route {
+                    range: Some(d.into()),
+                    leader: None,
+                })
                 .into(),
             ..Default::default()
         };
@@ -56,29 +74,53 @@ impl Replica {
                 self.raise_barrier(index);
                 self.reply_at(index, waiter, reply.encode_to_vec().into());
             }
-            None => waiter.complete(Err(RequestError::NotLeader { range: self.range, leader: None })),
+            None => waiter.complete(Err(RequestError::NotLeader {
+                range: self.range,
+                leader: None,
+            })),
         }
     }
 
     pub(crate) fn apply_split(&mut self, split: &Split, round: &mut Round<'_>) {
-        let parent = self.descriptor.clone().expect("an uninitialised replica has no entries");
+        let parent = self
+            .descriptor
+            .clone()
+            .expect("an uninitialised replica has no entries");
         let (left, right) = divide(&parent, split);
-        assert!(left.start == parent.start && left.end == right.start && right.end == parent.end, "split covers its parent");
+        assert!(
+            left.start == parent.start && left.end == right.start && right.end == parent.end,
+            "split covers its parent"
+        );
 
         // A reader that saw the old bounds must not validate (I8). No lease moves to the right
         // range: its leader earns its own.
         self.cell().clear_lease();
-        round.batch.put(meta::descriptor_key(left.id), meta::encode_descriptor(self.id, &left));
+        round.batch.put(
+            meta::descriptor_key(left.id),
+            meta::encode_descriptor(self.id, &left),
+        );
 
         // This store's replica of the right range has the id at this replica's place.
         let place = parent.replicas.iter().position(|r| r.id == self.id);
         let child = place.map(|i| right.replicas[i].id);
-        let destroyed = round.tombstones.get(&right.id).is_some_and(|t| child.is_none_or(|c| t.replica >= c));
+        let destroyed = round
+            .tombstones
+            .get(&right.id)
+            .is_some_and(|t| child.is_none_or(|c| t.replica >= c));
         match child {
             Some(child) if !destroyed => {
-                let applied = Applied { index: INITIAL_INDEX, term: INITIAL_TERM, clock_ms: self.applied.clock_ms };
-                round.batch.put(meta::descriptor_key(right.id), meta::encode_descriptor(child, &right));
-                round.batch.put(meta::applied_key(right.id), applied.encode());
+                let applied = Applied {
+                    index: INITIAL_INDEX,
+                    term: INITIAL_TERM,
+                    clock_ms: self.applied.clock_ms,
+                };
+                round.batch.put(
+                    meta::descriptor_key(right.id),
+                    meta::encode_descriptor(child, &right),
+                );
+                round
+                    .batch
+                    .put(meta::applied_key(right.id), applied.encode());
                 round.born.push(right);
             }
             // Replayed after a crash, when the right replica has come and gone.

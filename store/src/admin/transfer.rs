@@ -1,7 +1,7 @@
 //! Moves a range's leadership to a voter on another store.
 //!
 //! The lease ends, for the whole term, before anything is sent: a delayed MsgTimeoutNow lets
-//! its receiver campaign at any later time, past the other replicas' promises (N§2.2 rule 5).
+//! its receiver campaign at any later time, past the other replicas' promises.
 
 use super::invalid;
 use crate::replica::{Ctx, Replica, Waiter};
@@ -10,23 +10,43 @@ use rangekv_proto::internal::admin_command::TransferLeader;
 use rangekv_proto::{ReplicaId, ReplicaRole, RequestError, StoreId};
 
 impl Replica {
-    pub(super) fn transfer_leader(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, transfer: TransferLeader) {
+    pub(super) fn transfer_leader(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        waiter: Waiter,
+        transfer: TransferLeader,
+    ) {
         let store = StoreId(transfer.store);
-        let d = self.descriptor.as_ref().expect("only an initialised replica leads");
+        let d = self
+            .descriptor
+            .as_ref()
+            .expect("only an initialised replica leads");
         let Some(target) = d.replica_on(store).copied() else {
-            return invalid(waiter, format!("store {store} has no replica of range {}", d.id));
+            return invalid(
+                waiter,
+                format!("store {store} has no replica of range {}", d.id),
+            );
         };
         if target.id == self.id {
             return waiter.complete(Ok(Bytes::new()));
         }
         if target.role != ReplicaRole::Voter {
-            return invalid(waiter, format!("replica {} on store {store} is a {:?}", target.id, target.role));
+            return invalid(
+                waiter,
+                format!(
+                    "replica {} on store {store} is a {:?}",
+                    target.id, target.role
+                ),
+            );
         }
         if self.transfer_to(ctx, target.id) {
             waiter.complete(Ok(Bytes::new()));
         } else {
             waiter.complete(Err(RequestError::Busy {
-                reason: format!("replica {} on store {store} lags, or range {} is changing", target.id, self.range),
+                reason: format!(
+                    "replica {} on store {store} lags, or range {} is changing",
+                    target.id, self.range
+                ),
                 retry_after_ms: 100,
             }));
         }
@@ -37,11 +57,11 @@ impl Replica {
     pub(crate) fn transfer_to(&mut self, ctx: &mut Ctx<'_>, target: ReplicaId) -> bool {
         let raft = &self.raw.raft;
         let last = raft.raft_log.last_index();
-        let near = raft
-            .prs()
-            .get(target.0)
-            .is_some_and(|p| p.recent_active && p.matched + ctx.config.catch_up_entries_max >= last);
-        if !near || raft.has_pending_conf() || raft.lead_transferee.is_some() || self.has_barrier() {
+        let near = raft.prs().get(target.0).is_some_and(|p| {
+            p.recent_active && p.matched + ctx.config.catch_up_entries_max >= last
+        });
+        if !near || raft.has_pending_conf() || raft.lead_transferee.is_some() || self.has_barrier()
+        {
             return false;
         }
         self.propose_batch(ctx);
@@ -60,7 +80,13 @@ impl Replica {
         d.replicas
             .iter()
             .filter(|r| r.role == ReplicaRole::Voter && r.id != self.id)
-            .filter_map(|r| self.raw.raft.prs().get(r.id.0).map(|p| (p.recent_active, p.matched, r.id)))
+            .filter_map(|r| {
+                self.raw
+                    .raft
+                    .prs()
+                    .get(r.id.0)
+                    .map(|p| (p.recent_active, p.matched, r.id))
+            })
             .filter(|(active, ..)| *active)
             .max_by_key(|(_, matched, id)| (*matched, std::cmp::Reverse(*id)))
             .map(|(.., id)| id)

@@ -14,11 +14,18 @@ use std::sync::atomic::Ordering;
 
 impl Replica {
     /// Applies entries into the round's batch; returns whether one was an admin entry.
-    pub(super) fn apply(&mut self, ctx: &mut Ctx<'_>, entries: Vec<Entry>, round: &mut Round<'_>) -> bool {
+    pub(super) fn apply(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        entries: Vec<Entry>,
+        round: &mut Round<'_>,
+    ) -> bool {
         if entries.is_empty() {
             return false;
         }
-        ctx.metrics.entries_applied.fetch_add(entries.len() as u64, Ordering::Relaxed);
+        ctx.metrics
+            .entries_applied
+            .fetch_add(entries.len() as u64, Ordering::Relaxed);
         let mut admin = false;
         for entry in entries {
             assert_eq!(
@@ -29,7 +36,12 @@ impl Replica {
                 entry.index,
                 self.applied.index
             );
-            assert!(entry.term >= self.applied.term, "term regression {} → {}", self.applied.term, entry.term);
+            assert!(
+                entry.term >= self.applied.term,
+                "term regression {} → {}",
+                self.applied.term,
+                entry.term
+            );
             self.applied.index = entry.index;
             self.applied.term = entry.term;
             admin |= self.apply_entry(ctx, &entry, round);
@@ -39,7 +51,11 @@ impl Replica {
                     lead.ready = true;
                     ctx.metrics.leaders_elected.fetch_add(1, Ordering::Relaxed);
                 }
-                while lead.sends.front().is_some_and(|(index, _)| *index <= entry.index) {
+                while lead
+                    .sends
+                    .front()
+                    .is_some_and(|(index, _)| *index <= entry.index)
+                {
                     sent = lead.sends.pop_front();
                 }
             }
@@ -64,7 +80,10 @@ impl Replica {
             EntryType::EntryNormal if entry.data.is_empty() => false,
             EntryType::EntryNormal => {
                 let decoded = payload::decode(entry.data.clone()).unwrap_or_else(|e| {
-                    panic!("range {} entry {}: {e}: the raft log is corrupt", self.range, entry.index)
+                    panic!(
+                        "range {} entry {}: {e}: the raft log is corrupt",
+                        self.range, entry.index
+                    )
                 });
                 match decoded {
                     Payload::Data { clock_ms, writes } => {
@@ -90,10 +109,20 @@ impl Replica {
                 true
             }
             EntryType::EntryConfChange => {
-                panic!("range {} entry {}: a version 1 configuration change", self.range, entry.index)
+                panic!(
+                    "range {} entry {}: a version 1 configuration change",
+                    self.range, entry.index
+                )
             }
         }
-        .then(|| tracing::debug!(range = self.range.0, index = entry.index, at = ctx.now.mono_ns, "admin entry"))
+        .then(|| {
+            tracing::debug!(
+                range = self.range.0,
+                index = entry.index,
+                at = ctx.now.mono_ns,
+                "admin entry"
+            )
+        })
         .is_some()
     }
 }

@@ -1,10 +1,10 @@
 //! Requests at the leader: admission, evaluation against applied state plus overlay, proposal.
 //!
-//! Rules (N§11.3): E1 evaluate only with an entry of the own term applied; E3 nothing is
+//! Rules: E1 evaluate only with an entry of the own term applied; E3 nothing is
 //! refused at apply, so everything is checked here; E4 a failed proposal leaves the overlay
 //! untouched; E6 a reply waits for the entries that it saw; E11 the overlay is bounded.
 //!
-//! One rule is stricter than N§11.3 E6. A reply without writes of its own must prove that this
+//! About E6: a reply without writes of its own must prove that this
 //! replica led *when it evaluated*. Waiting for an entry proposed earlier does not prove that:
 //! its acknowledgements may have been sent before the evaluation, and another leader may have
 //! been elected in between. So such a reply needs a lease at evaluation, or an entry proposed
@@ -34,7 +34,10 @@ impl Replica {
     /// replica leads.
     pub(super) fn admit(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, confirmed: bool) {
         let Some(descriptor) = &self.descriptor else {
-            let error = RequestError::RangeNotFound { range: self.range, store: self.store };
+            let error = RequestError::RangeNotFound {
+                range: self.range,
+                store: self.store,
+            };
             return waiter.complete(Err(error));
         };
         let Some(lead) = self.lead.as_mut() else {
@@ -52,14 +55,24 @@ impl Replica {
         }
         if self.blocked() || (!self.waiting.is_empty() && !confirmed) {
             if bugs::active(Bug::ReadBeforeFirstEntry)
-                && matches!(waiter.request.body, Body::Command { read_only: true, .. })
+                && matches!(
+                    waiter.request.body,
+                    Body::Command {
+                        read_only: true,
+                        ..
+                    }
+                )
                 && self.barrier.is_none()
             {
                 return self.dispatch(ctx, waiter, true);
             }
             if self.waiting.len() >= ctx.config.waiting_max {
                 let error = RequestError::Busy {
-                    reason: format!("{} requests wait in range {}", self.waiting.len(), self.range),
+                    reason: format!(
+                        "{} requests wait in range {}",
+                        self.waiting.len(),
+                        self.range
+                    ),
                     retry_after_ms: 50,
                 };
                 return waiter.complete(Err(error));
@@ -93,7 +106,11 @@ impl Replica {
 
     fn dispatch(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, confirmed: bool) {
         match &waiter.request.body {
-            Body::Command { evaluator, read_only, command } => {
+            Body::Command {
+                evaluator,
+                read_only,
+                command,
+            } => {
                 let (evaluator, read_only, command) = (*evaluator, *read_only, command.clone());
                 self.evaluate(ctx, waiter, evaluator, read_only, command, confirmed);
             }
@@ -118,7 +135,8 @@ impl Replica {
         confirmed: bool,
     ) {
         let Some(model) = ctx.evaluators.get(evaluator) else {
-            let error = RequestError::Invalid(format!("no evaluator {} in this version", evaluator.0));
+            let error =
+                RequestError::Invalid(format!("no evaluator {} in this version", evaluator.0));
             return waiter.complete(Err(error));
         };
         if !read_only {
@@ -130,12 +148,19 @@ impl Replica {
             }
             if self.overlay.bytes() > ctx.config.overlay_bytes_max {
                 return waiter.complete(Err(RequestError::Busy {
-                    reason: format!("{} bytes of writes in flight in range {}", self.overlay.bytes(), self.range),
+                    reason: format!(
+                        "{} bytes of writes in flight in range {}",
+                        self.overlay.bytes(),
+                        self.range
+                    ),
                     retry_after_ms: 50,
                 }));
             }
         }
-        let descriptor = self.descriptor.as_ref().expect("only an initialised replica leads");
+        let descriptor = self
+            .descriptor
+            .as_ref()
+            .expect("only an initialised replica leads");
         let now_ms = ctx.now.wall_ms.max(self.clock_ms);
         let context = Context {
             now_ms,
@@ -149,9 +174,19 @@ impl Replica {
         let writes = txn.into_writes();
         ctx.metrics.commands.fetch_add(1, Ordering::Relaxed);
 
-        if let Some(key) = writes.keys().find(|k| !descriptor.contains(k) || !(1..0xff).contains(&k[0])) {
-            tracing::error!(range = self.range.0, ?key, "an evaluation wrote outside its range; dropped");
-            let error = RequestError::Invalid(format!("the command writes {key:?}, outside range {}", self.range));
+        if let Some(key) = writes
+            .keys()
+            .find(|k| !descriptor.contains(k) || !(1..0xff).contains(&k[0]))
+        {
+            tracing::error!(
+                range = self.range.0,
+                ?key,
+                "an evaluation wrote outside its range; dropped"
+            );
+            let error = RequestError::Invalid(format!(
+                "the command writes {key:?}, outside range {}",
+                self.range
+            ));
             return waiter.complete(Err(error));
         }
 
@@ -169,7 +204,9 @@ impl Replica {
             if self.overlay.batch_bytes() > ctx.config.entry_bytes_max && self.in_ready.is_none() {
                 self.propose_batch(ctx);
             }
-        } else if (leased && self.overlay.is_empty()) || bugs::active(Bug::DirtyRefusal) && !read_only {
+        } else if (leased && self.overlay.is_empty())
+            || bugs::active(Bug::DirtyRefusal) && !read_only
+        {
             ctx.metrics.reads_worker.fetch_add(1, Ordering::Relaxed);
             waiter.complete(Ok(reply));
         } else if self.overlay.has_batch() {
@@ -177,7 +214,13 @@ impl Replica {
         } else if (leased || bugs::active(Bug::ReadBehindOldEntry)) && !self.overlay.is_empty() {
             let index = self.raw.raft.raft_log.last_index();
             let Waiter { sink, token, .. } = waiter;
-            self.pending.push_back(Pending { index, writes: false, reply, sink, token });
+            self.pending.push_back(Pending {
+                index,
+                writes: false,
+                reply,
+                sink,
+                token,
+            });
         } else {
             ctx.metrics.reads_index.fetch_add(1, Ordering::Relaxed);
             let lead = self.lead.as_mut().expect("only a leader evaluates");
@@ -188,12 +231,20 @@ impl Replica {
     fn reply_with_batch(&mut self, waiter: Waiter, reply: Bytes, writes: bool) {
         let index = self.raw.raft.raft_log.last_index() + 1;
         let Waiter { sink, token, .. } = waiter;
-        self.pending.push_back(Pending { index, writes, reply, sink, token });
+        self.pending.push_back(Pending {
+            index,
+            writes,
+            reply,
+            sink,
+            token,
+        });
     }
 
     /// Whether a local read at `now` is linearizable.
     pub fn lease_valid(&self, now: crate::event::Now) -> bool {
-        self.lead.as_ref().is_some_and(|l| l.ready && !l.lease_forbidden)
+        self.lead
+            .as_ref()
+            .is_some_and(|l| l.ready && !l.lease_forbidden)
             && now.mono_ns < self.cell.lease_until_ns()
     }
 
@@ -223,7 +274,10 @@ impl Replica {
         ctx: &mut Ctx<'_>,
         raft: impl FnOnce(&mut raft::RawNode<crate::storage::GroupStorage>) -> raft::Result<()>,
     ) -> Option<u64> {
-        assert!(self.is_leader() && self.lead.is_some(), "only a leader proposes (N§1.4)");
+        assert!(
+            self.is_leader() && self.lead.is_some(),
+            "only a leader proposes"
+        );
         let before = self.raw.raft.raft_log.last_index();
         if let Err(e) = raft(&mut self.raw) {
             tracing::debug!(range = self.range.0, %e, "proposal dropped");
@@ -241,7 +295,13 @@ impl Replica {
     /// Appends an admin entry's reply to the queue of those that wait.
     pub(crate) fn reply_at(&mut self, index: u64, waiter: Waiter, reply: Bytes) {
         let Waiter { sink, token, .. } = waiter;
-        self.pending.push_back(Pending { index, writes: true, reply, sink, token });
+        self.pending.push_back(Pending {
+            index,
+            writes: true,
+            reply,
+            sink,
+            token,
+        });
     }
 
     /// Blocks requests until the entry at `index` is applied.

@@ -22,13 +22,14 @@ use crate::overlay::Overlay;
 use crate::shared::{Metrics, RangeCell};
 use crate::storage::GroupStorage;
 use crate::worker::Evaluators;
-use ready::InReady;
 use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use rangekv_proto::{
-    LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, Response, StoreId,
+    LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, Response,
+    StoreId,
 };
+use ready::InReady;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -76,7 +77,7 @@ pub struct Lead {
     pub term: u64,
     /// An entry of this term is applied: evaluation and leases may begin (E1).
     pub ready: bool,
-    /// A MsgTimeoutNow may be on its way: no lease any more in this term (N§2.2).
+    /// A MsgTimeoutNow may be on its way: no lease any more in this term.
     pub lease_forbidden: bool,
     /// Index of the newest entry proposed in this term; 0 = none.
     proposed: u64,
@@ -153,6 +154,7 @@ pub struct Replica {
 
 impl Replica {
     /// A replica over what recovery, a message, or initialisation found.
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         range: RangeId,
         id: ReplicaId,
@@ -166,7 +168,8 @@ impl Replica {
         let applied = storage.applied;
         let raft_config = config.raft(id, applied.index, election_ticks);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
-        let raw = RawNode::new(&raft_config, storage, &logger).expect("the raft configuration is valid");
+        let raw =
+            RawNode::new(&raft_config, storage, &logger).expect("the raft configuration is valid");
         let known = (raw.raft.state, raw.raft.term, raw.raft.leader_id);
         let mut replica = Replica {
             range,
@@ -201,7 +204,8 @@ impl Replica {
     pub fn set_descriptor(&mut self, d: RangeDescriptor) {
         if let Some(old) = &self.descriptor {
             assert!(
-                d.epoch.conf_version >= old.epoch.conf_version && d.epoch.version >= old.epoch.version,
+                d.epoch.conf_version >= old.epoch.conf_version
+                    && d.epoch.version >= old.epoch.version,
                 "epoch regression {:?} → {:?}",
                 old.epoch,
                 d.epoch
@@ -233,8 +237,15 @@ impl Replica {
     /// Who leads, as far as this replica knows.
     pub fn leader_hint(&self) -> Option<LeaderHint> {
         let id = ReplicaId(self.raw.raft.leader_id);
-        let store = if id == self.id { self.store } else { *self.peers.get(&id)? };
-        Some(LeaderHint { store, term: self.raw.raft.term })
+        let store = if id == self.id {
+            self.store
+        } else {
+            *self.peers.get(&id)?
+        };
+        Some(LeaderHint {
+            store,
+            term: self.raw.raft.term,
+        })
     }
 
     /// The store of a replica, if known.
@@ -261,13 +272,21 @@ impl Replica {
     }
 
     fn epoch_error(&self, descriptor: &RangeDescriptor) -> RequestError {
-        let current = std::iter::once(descriptor).chain(&self.split_off).cloned().collect();
+        let current = std::iter::once(descriptor)
+            .chain(&self.split_off)
+            .cloned()
+            .collect();
         RequestError::EpochNotMatch { current }
     }
 
     fn not_leader(&self) -> RequestError {
-        let leader = self.leader_hint().filter(|h| h.store != self.store || self.is_leader());
-        RequestError::NotLeader { range: self.range, leader }
+        let leader = self
+            .leader_hint()
+            .filter(|h| h.store != self.store || self.is_leader());
+        RequestError::NotLeader {
+            range: self.range,
+            leader,
+        }
     }
 
     /// Hands a raft message to raft. What raft refuses (an unknown peer's response) is dropped.
@@ -276,7 +295,10 @@ impl Replica {
         if let Err(e) = self.raw.step(message) {
             tracing::debug!(range = self.range.0, ?kind, %e, "raft dropped a message");
         }
-        if matches!(kind, MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot) {
+        if matches!(
+            kind,
+            MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
+        ) {
             self.last_contact_ns = now.mono_ns;
         }
         self.after_step(now);
@@ -303,8 +325,16 @@ impl Replica {
         }
         match is.0 {
             StateRole::Leader if was.0 != StateRole::Leader || lost => {
-                tracing::info!(group = self.range.0, term = is.1, node = self.store.0, "becoming leader");
-                assert!(self.overlay.is_empty() && self.pending.is_empty(), "a new leader starts from nothing");
+                tracing::info!(
+                    group = self.range.0,
+                    term = is.1,
+                    node = self.store.0,
+                    "becoming leader"
+                );
+                assert!(
+                    self.overlay.is_empty() && self.pending.is_empty(),
+                    "a new leader starts from nothing"
+                );
                 self.lead = Some(Lead {
                     term: is.1,
                     ready: false,
@@ -318,7 +348,12 @@ impl Replica {
                 });
             }
             StateRole::PreCandidate if was.0 != StateRole::PreCandidate => {
-                tracing::info!(group = self.range.0, term = is.1, node = self.store.0, "starting election");
+                tracing::info!(
+                    group = self.range.0,
+                    term = is.1,
+                    node = self.store.0,
+                    "starting election"
+                );
             }
             _ => {}
         }
@@ -333,7 +368,12 @@ impl Replica {
         self.barrier = None;
         self.raw.store().forget_snapshots();
         let (term, proposed) = self.lead.as_ref().map_or((0, 0), |l| (l.term, l.proposed));
-        tracing::info!(group = self.range.0, term, node = self.store.0, "no longer leader");
+        tracing::info!(
+            group = self.range.0,
+            term,
+            node = self.store.0,
+            "no longer leader"
+        );
         let error = self.not_leader();
         for p in self.pending.drain(..) {
             let response = if p.writes && p.index <= proposed {
@@ -363,7 +403,10 @@ impl Replica {
         }
         let range = self.range;
         for w in self.waiting.drain(..) {
-            w.complete(Err(RequestError::NotLeader { range, leader: None }));
+            w.complete(Err(RequestError::NotLeader {
+                range,
+                leader: None,
+            }));
         }
     }
 
@@ -388,8 +431,16 @@ impl Replica {
     pub fn check_invariants(&self) {
         let log = &self.raw.raft.raft_log;
         let (applied, committed, last) = (self.applied.index, log.committed, log.last_index());
-        assert!(applied <= committed, "range {}: applied {applied} > committed {committed}", self.range);
-        assert!(committed <= last, "range {}: committed {committed} > last {last}", self.range);
+        assert!(
+            applied <= committed,
+            "range {}: applied {applied} > committed {committed}",
+            self.range
+        );
+        assert!(
+            committed <= last,
+            "range {}: committed {committed} > last {last}",
+            self.range
+        );
         assert!(
             self.raw.store().truncated().0 <= applied,
             "range {}: log compacted to {} beyond applied {applied}",
@@ -397,20 +448,46 @@ impl Replica {
             self.raw.store().truncated().0
         );
         if self.lead.is_none() {
-            assert!(self.overlay.is_empty(), "range {}: overlay without leadership", self.range);
-            assert!(self.pending.is_empty(), "range {}: pending replies without leadership", self.range);
+            assert!(
+                self.overlay.is_empty(),
+                "range {}: overlay without leadership",
+                self.range
+            );
+            assert!(
+                self.pending.is_empty(),
+                "range {}: pending replies without leadership",
+                self.range
+            );
         }
         if let Some(p) = self.pending.front() {
-            assert!(p.index > applied, "range {}: reply for applied entry {} kept", self.range, p.index);
+            assert!(
+                p.index > applied,
+                "range {}: reply for applied entry {} kept",
+                self.range,
+                p.index
+            );
         }
         if let Some(p) = self.pending.back() {
-            assert!(p.index <= last + 1, "range {}: reply waits for entry {} beyond {last}", self.range, p.index);
+            assert!(
+                p.index <= last + 1,
+                "range {}: reply waits for entry {} beyond {last}",
+                self.range,
+                p.index
+            );
         }
         if let Some(min) = self.overlay.min_index() {
-            assert!(min > applied, "range {}: overlay record of applied entry {min}", self.range);
+            assert!(
+                min > applied,
+                "range {}: overlay record of applied entry {min}",
+                self.range
+            );
         }
         if let Some(d) = &self.descriptor {
-            assert!(self.cell.version() == d.epoch.version, "range {}: published version differs", self.range);
+            assert!(
+                self.cell.version() == d.epoch.version,
+                "range {}: published version differs",
+                self.range
+            );
         }
     }
 }

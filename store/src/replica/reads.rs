@@ -21,12 +21,18 @@ impl Replica {
     pub fn start_read_round(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono_ns;
         let lease_ns = ctx.config.lease_ns();
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         if !lead.ready {
             return;
         }
         // Rounds whose heartbeats were lost: their reads go into a new round, under a new context.
-        while lead.rounds.front().is_some_and(|r| r.index.is_none() && now > r.sent_ns + ROUND_RETRY_NS) {
+        while lead
+            .rounds
+            .front()
+            .is_some_and(|r| r.index.is_none() && now > r.sent_ns + ROUND_RETRY_NS)
+        {
             let round = lead.rounds.pop_front().expect("just seen");
             lead.reads.extend(round.waiters);
         }
@@ -50,17 +56,28 @@ impl Replica {
         *ctx.counter += 1;
         context.extend_from_slice(&ctx.counter.to_be_bytes());
         let waiters = std::mem::take(&mut lead.reads);
-        lead.rounds.push_back(ReadRound { context: context.clone(), sent_ns: now, index: None, waiters });
+        lead.rounds.push_back(ReadRound {
+            context: context.clone(),
+            sent_ns: now,
+            index: None,
+            waiters,
+        });
         self.raw.read_index(context);
         self.after_step(ctx.now);
     }
 
     /// Notes which rounds a quorum has confirmed.
     pub(super) fn confirm_rounds(&mut self, ctx: &Ctx<'_>, states: Vec<ReadState>) {
-        let Some(lead) = self.lead.as_mut() else { return };
+        let Some(lead) = self.lead.as_mut() else {
+            return;
+        };
         let mut renewed = None;
         for state in states {
-            if let Some(round) = lead.rounds.iter_mut().find(|r| r.context == state.request_ctx) {
+            if let Some(round) = lead
+                .rounds
+                .iter_mut()
+                .find(|r| r.context == state.request_ctx)
+            {
                 round.index = Some(state.index);
                 renewed = Some(round.sent_ns);
             }
@@ -76,8 +93,14 @@ impl Replica {
     pub(super) fn serve_rounds(&mut self, ctx: &mut Ctx<'_>) {
         loop {
             let applied = self.applied.index;
-            let Some(lead) = self.lead.as_mut() else { return };
-            let Some(i) = lead.rounds.iter().position(|r| r.index.is_some_and(|i| i <= applied)) else {
+            let Some(lead) = self.lead.as_mut() else {
+                return;
+            };
+            let Some(i) = lead
+                .rounds
+                .iter()
+                .position(|r| r.index.is_some_and(|i| i <= applied))
+            else {
                 return;
             };
             let round = lead.rounds.remove(i).expect("position is in bounds");
@@ -89,7 +112,9 @@ impl Replica {
 
     /// The lease lasts from `sent_ns` on.
     pub(super) fn renew_lease(&mut self, ctx: &Ctx<'_>, sent_ns: u64) {
-        let Some(lead) = self.lead.as_ref() else { return };
+        let Some(lead) = self.lead.as_ref() else {
+            return;
+        };
         if lead.ready && !lead.lease_forbidden {
             self.cell.extend_lease(sent_ns + ctx.config.lease_ns());
         }

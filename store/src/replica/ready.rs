@@ -1,4 +1,4 @@
-//! Raft's Ready, in numbered steps, on the synchronous path (N§1.3, N§6).
+//! Raft's Ready, in numbered steps, on the synchronous path.
 //!
 //! A worker round handles the Ready of all its groups together:
 //!
@@ -9,10 +9,10 @@
 //! 5. write the batch; applied state is now visible, and the replies that waited for it leave;
 //! 6. send the leader's messages: followers write while we sync. Applied first, so that no
 //!    commit index is advertised that we have not applied ourselves (I1). If the term or vote
-//!    changed they wait for the sync (a single voter elects itself in one step, N§1.3), and so
-//!    they do after an admin entry, whose commit must be durable first (N§1.3 rule c);
+//!    changed they wait for the sync (a single voter elects itself in one step), and so
+//!    they do after an admin entry, whose commit must be durable first;
 //! 7. stage entries and hard state in the log; the hard state always carries the commit, also
-//!    when nothing else changed, so that the order of log records keeps rule b of N§1.3.
+//!    when nothing else changed, so that the order of log records keeps a second membership change from being durable without the commit of the first.
 //!    Then the worker writes and syncs once for all groups;
 //! 8. `advance_append`: what is durable may now be acknowledged and counted;
 //! 9. send the messages that had to wait for the sync;
@@ -91,17 +91,26 @@ impl Replica {
             hold = true;
         }
         let stored = self.raw.store().hard_state();
-        if ready.hs().is_some_and(|hs| hs.term != stored.term || hs.vote != stored.vote) {
+        if ready
+            .hs()
+            .is_some_and(|hs| hs.term != stored.term || hs.vote != stored.vote)
+        {
             hold = true;
         }
-        self.in_ready = Some(InReady { ready: Some(ready), light: None, hold });
+        self.in_ready = Some(InReady {
+            ready: Some(ready),
+            light: None,
+            hold,
+        });
         true
     }
 
     /// Steps 6 and 7, after the worker has written the round's batch.
     pub fn send_and_log(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
         self.state_written();
-        let Some(mut in_ready) = self.in_ready.take() else { return };
+        let Some(mut in_ready) = self.in_ready.take() else {
+            return;
+        };
         let ready = in_ready.ready.as_mut().expect("begin_ready put it there");
         // 6.
         let messages = ready.take_messages();
@@ -132,7 +141,9 @@ impl Replica {
 
     /// Steps 8 to 10 up to the batch, after the worker has synced the log.
     pub fn advance(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
-        let Some(in_ready) = self.in_ready.as_mut() else { return };
+        let Some(in_ready) = self.in_ready.as_mut() else {
+            return;
+        };
         let mut ready = in_ready.ready.take().expect("begin_ready put it there");
         // 8.
         let persisted = ready.take_persisted_messages();
@@ -159,7 +170,9 @@ impl Replica {
     /// The rest of step 10, and step 11, after the worker has written the second batch.
     pub fn finish_ready(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
         self.state_written();
-        let Some(mut in_ready) = self.in_ready.take() else { return };
+        let Some(mut in_ready) = self.in_ready.take() else {
+            return;
+        };
         let mut light = in_ready.light.take().expect("advance put it there");
         let messages = light.take_messages();
         if in_ready.hold {
@@ -184,7 +197,10 @@ impl Replica {
         let (index, term) = (snapshot.get_metadata().index, snapshot.get_metadata().term);
         let (clock_ms, descriptor) =
             decode_snapshot_data(&snapshot.data).expect("checked when the message was admitted");
-        let (staged_index, staged) = self.staged.take().expect("a snapshot message is stepped with its records");
+        let (staged_index, staged) = self
+            .staged
+            .take()
+            .expect("a snapshot message is stepped with its records");
         assert_eq!(staged_index, index, "records of another snapshot");
         // No reader may validate against what is about to change (I12).
         self.cell.clear_lease();
@@ -192,13 +208,27 @@ impl Replica {
         if let Some(old) = &self.descriptor {
             clear.push(meta::data_bounds(old));
         }
-        let applied = Applied { index, term, clock_ms: clock_ms.max(self.clock_ms) };
+        let applied = Applied {
+            index,
+            term,
+            clock_ms: clock_ms.max(self.clock_ms),
+        };
         let mut puts = WriteBatch::default();
         puts.put(meta::applied_key(self.range), applied.encode());
-        puts.put(meta::descriptor_key(self.range), meta::encode_descriptor(self.id, &descriptor));
+        puts.put(
+            meta::descriptor_key(self.range),
+            meta::encode_descriptor(self.id, &descriptor),
+        );
         ctx.engine.install(&clear, staged, &puts);
-        ctx.metrics.snapshots_installed.fetch_add(1, Ordering::Relaxed);
-        tracing::info!(group = self.range.0, index, node = self.store.0, "installed a snapshot");
+        ctx.metrics
+            .snapshots_installed
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::info!(
+            group = self.range.0,
+            index,
+            node = self.store.0,
+            "installed a snapshot"
+        );
         self.applied = applied;
         self.clock_ms = applied.clock_ms;
         self.durable_applied = index;
@@ -215,7 +245,11 @@ impl Replica {
         for mut m in messages {
             let to = ReplicaId(m.to);
             let Some(store) = self.peers.get(&to).copied() else {
-                tracing::debug!(range = self.range.0, to = to.0, "no store known for a replica");
+                tracing::debug!(
+                    range = self.range.0,
+                    to = to.0,
+                    "no store known for a replica"
+                );
                 continue;
             };
             let kind = m.get_msg_type();
@@ -228,8 +262,17 @@ impl Replica {
                     m.commit_term = 0;
                 }
             }
-            let vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
-            let newcomer = self.is_leader() && self.raw.raft.prs().get(m.to).is_some_and(|p| p.matched == 0);
+            let vote = matches!(
+                kind,
+                MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+            );
+            let newcomer = self.is_leader()
+                && self
+                    .raw
+                    .raft
+                    .prs()
+                    .get(m.to)
+                    .is_some_and(|p| p.matched == 0);
             let bounds = match &self.descriptor {
                 Some(d) if vote || newcomer => Some((d.start.clone(), d.end.clone())),
                 _ => None,
@@ -240,7 +283,8 @@ impl Replica {
                     match self.raw.store().take_prepared(to, index) {
                         Some(state) => Some(state),
                         None => {
-                            self.raw.report_snapshot(m.to, raft::SnapshotStatus::Failure);
+                            self.raw
+                                .report_snapshot(m.to, raft::SnapshotStatus::Failure);
                             continue;
                         }
                     }
@@ -251,14 +295,25 @@ impl Replica {
                 range: self.range,
                 from: self.id,
                 to,
-                epoch: self.descriptor.as_ref().map_or(Epoch::default(), |d| d.epoch),
+                epoch: self
+                    .descriptor
+                    .as_ref()
+                    .map_or(Epoch::default(), |d| d.epoch),
                 bounds,
                 payload: Payload::Raft(m),
             };
             match prepared {
                 Some(state) => {
-                    let range = self.descriptor.clone().expect("an initialised replica made the snapshot");
-                    out.snapshots.push(SnapshotToSend { to: store, envelope, range, state });
+                    let range = self
+                        .descriptor
+                        .clone()
+                        .expect("an initialised replica made the snapshot");
+                    out.snapshots.push(SnapshotToSend {
+                        to: store,
+                        envelope,
+                        range,
+                        state,
+                    });
                 }
                 None => out.envelopes.push((store, envelope)),
             }

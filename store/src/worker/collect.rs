@@ -20,7 +20,9 @@ impl Worker {
             }
             if new_durable {
                 let durable = self.engine.get_durable(&meta::applied_key(*range));
-                let index = durable.and_then(|v| Applied::decode(&v)).map_or(0, |a| a.index);
+                let index = durable
+                    .and_then(|v| Applied::decode(&v))
+                    .map_or(0, |a| a.index);
                 r.durable_applied = r.durable_applied.max(index);
             }
             let bytes = r.raw.store().entries_bytes();
@@ -61,5 +63,12 @@ fn least_matched(r: &Replica) -> u64 {
     if !r.is_leader() {
         return u64::MAX;
     }
-    r.raw.raft.prs().iter().filter(|(id, _)| **id != r.id.0).map(|(_, p)| p.matched).min().unwrap_or(u64::MAX)
+    r.raw
+        .raft
+        .prs()
+        .iter()
+        .filter(|(id, _)| **id != r.id.0)
+        .map(|(_, p)| p.matched)
+        .min()
+        .unwrap_or(u64::MAX)
 }

@@ -3,11 +3,11 @@
 //! One creation path: a replica is made uninitialised, with whatever term and vote the log has
 //! kept for its range, and is then initialised at (5, 5) by bootstrap or by a split, or by a
 //! snapshot. A message never creates a replica whose bounds overlap an initialised one: that is
-//! a split which has not been applied here yet (N§3.2).
+//! a split which has not been applied here yet.
 //!
 //! Destruction: the tombstone is synced in the log first, then readers are cut off, then the
 //! state is deleted (I12). Only a message from a member whose applied configuration lacks the
-//! replica, or one meant for its successor on this store, destroys it (N§1.5).
+//! replica, or one meant for its successor on this store, destroys it.
 
 use super::{ctx, Worker};
 use crate::bugs::{self, Bug};
@@ -19,25 +19,41 @@ use crate::replica::{Ctx, Replica};
 use crate::storage::{decode_snapshot_data, GroupStorage};
 use crate::wire::{Envelope, Payload};
 use raft::eraftpb::MessageType;
-use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId, INITIAL_INDEX, INITIAL_TERM};
+use rangekv_proto::{
+    Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId, INITIAL_INDEX, INITIAL_TERM,
+};
 
 /// A replica that has heard no leader for this many election timeouts asks whether it is still a member.
 const ASK_AFTER_ELECTIONS: u64 = 5;
 
 impl Worker {
     /// Admits a message, or drops it: raft recovers from any loss.
-    pub(super) fn envelope(&mut self, now: Now, from_store: StoreId, e: Envelope, staged: Option<Box<dyn Staged>>) {
+    pub(super) fn envelope(
+        &mut self,
+        now: Now,
+        from_store: StoreId,
+        e: Envelope,
+        staged: Option<Box<dyn Staged>>,
+    ) {
         match &e.payload {
             Payload::Gone => return self.gone(now, &e),
             Payload::AmIMember => return self.am_i_member(from_store, &e),
             Payload::Raft(_) => {}
         }
-        let Payload::Raft(message) = &e.payload else { return };
+        let Payload::Raft(message) = &e.payload else {
+            return;
+        };
         if message.from != e.from.0 || message.to != e.to.0 || e.from.0 == 0 || e.to.0 == 0 {
-            return tracing::error!(range = e.range.0, "dropped a message whose envelope differs");
+            return tracing::error!(
+                range = e.range.0,
+                "dropped a message whose envelope differs"
+            );
         }
         let kind = message.get_msg_type();
-        let vote = matches!(kind, MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        let vote = matches!(
+            kind,
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote
+        );
         let expected = matches!(
             kind,
             MessageType::MsgAppend
@@ -49,14 +65,19 @@ impl Worker {
                 | MessageType::MsgTimeoutNow
         ) || vote;
         // A snapshot comes with its records, by its own way. Proposals and reads are never
-        // forwarded by raft (N§1.4).
-        if (kind == MessageType::MsgSnapshot) != staged.is_some() || !(expected || staged.is_some()) {
+        // forwarded by raft.
+        if (kind == MessageType::MsgSnapshot) != staged.is_some() || !(expected || staged.is_some())
+        {
             return;
         }
-        if self.tombstones.get(&e.range).is_some_and(|t| t.replica >= e.to) {
+        if self
+            .tombstones
+            .get(&e.range)
+            .is_some_and(|t| t.replica >= e.to)
+        {
             return;
         }
-        // This store may have promised a leader not to vote before it restarted (N§2.2 rule 6).
+        // This store may have promised a leader not to vote before it restarted.
         if vote && now.mono_ns < self.vote_ban_until_ns {
             return;
         }
@@ -74,7 +95,10 @@ impl Worker {
         if let Some(staged) = staged {
             return self.step_snapshot(now, e, staged);
         }
-        let replica = self.replicas.get_mut(&e.range).expect("exists or was just created");
+        let replica = self
+            .replicas
+            .get_mut(&e.range)
+            .expect("exists or was just created");
         if let Some(d) = &replica.descriptor {
             let member = d.replicas.iter().any(|r| r.id == e.from);
             // An uninitialised sender may have been added since; one with a descriptor has not.
@@ -85,14 +109,18 @@ impl Worker {
             }
         }
         replica.learn_peer(e.from, from_store);
-        let Payload::Raft(message) = e.payload else { return };
+        let Payload::Raft(message) = e.payload else {
+            return;
+        };
         replica.step(now, message);
         self.dirty.insert(e.range);
     }
 
     /// Makes an uninitialised replica for a message; false if it may not be made (yet).
     fn create(&mut self, now: Now, from_store: StoreId, e: &Envelope) -> bool {
-        let Some((start, end)) = &e.bounds else { return false };
+        let Some((start, end)) = &e.bounds else {
+            return false;
+        };
         let wanted = RangeDescriptor {
             id: e.range,
             start: start.clone(),
@@ -106,9 +134,18 @@ impl Worker {
             self.parked.insert(e.range, (from_store, e.clone()));
             return false;
         }
-        tracing::info!(group = e.range.0, replica = e.to.0, node = self.config.store.0, "replica created by message");
+        tracing::info!(
+            group = e.range.0,
+            replica = e.to.0,
+            node = self.config.store.0,
+            "replica created by message"
+        );
         let log = self.dormant.remove(&e.range).unwrap_or_default();
-        assert!(log.entries.is_empty(), "range {}: a log without a descriptor, and nothing overlaps", e.range);
+        assert!(
+            log.entries.is_empty(),
+            "range {}: a log without a descriptor, and nothing overlaps",
+            e.range
+        );
         self.insert(now, e.range, e.to, log, Applied::default(), None);
         true
     }
@@ -125,8 +162,20 @@ impl Worker {
         let storage = GroupStorage::new(log, applied, descriptor.clone(), self.engine.clone());
         let cell = self.shared.cell_or_insert(range);
         let ticks = (self.draw)(range);
-        let replica = Replica::new(range, id, storage, descriptor, cell, &self.config, ticks, now);
-        assert!(self.replicas.insert(range, replica).is_none(), "two replicas of range {range}");
+        let replica = Replica::new(
+            range,
+            id,
+            storage,
+            descriptor,
+            cell,
+            &self.config,
+            ticks,
+            now,
+        );
+        assert!(
+            self.replicas.insert(range, replica).is_none(),
+            "two replicas of range {range}"
+        );
         self.dirty.insert(range);
     }
 
@@ -141,24 +190,41 @@ impl Worker {
     /// Starts a replica at the initial index: bootstrap, or the right side of a split. Its
     /// descriptor is in the state engine already. Term and vote that an uninitialised
     /// replica may have given away are kept (I7).
-    pub(super) fn start_at_initial(&mut self, now: Now, id: ReplicaId, descriptor: RangeDescriptor, applied: Applied) {
+    pub(super) fn start_at_initial(
+        &mut self,
+        now: Now,
+        id: ReplicaId,
+        descriptor: RangeDescriptor,
+        applied: Applied,
+    ) {
         let range = descriptor.id;
         let mut log = match self.replicas.remove(&range) {
             Some(mut uninitialised) => {
-                assert!(uninitialised.descriptor.is_none(), "range {range} is initialised twice");
-                assert!(uninitialised.id <= id, "range {range}: replica {id} follows {}", uninitialised.id);
+                assert!(
+                    uninitialised.descriptor.is_none(),
+                    "range {range} is initialised twice"
+                );
+                assert!(
+                    uninitialised.id <= id,
+                    "range {range}: replica {id} follows {}",
+                    uninitialised.id
+                );
                 uninitialised.abandon();
                 uninitialised.raw.store().to_group_log()
             }
             None => self.dormant.remove(&range).unwrap_or_default(),
         };
         if log.truncated_index < INITIAL_INDEX {
-            assert!(log.entries.is_empty(), "range {range}: entries before its beginning");
+            assert!(
+                log.entries.is_empty(),
+                "range {range}: entries before its beginning"
+            );
             log.truncated_index = INITIAL_INDEX;
             log.truncated_term = INITIAL_TERM;
             log.hard_state.term = log.hard_state.term.max(INITIAL_TERM);
             log.hard_state.commit = INITIAL_INDEX;
-            self.log.reset(range, INITIAL_INDEX, INITIAL_TERM, &log.hard_state);
+            self.log
+                .reset(range, INITIAL_INDEX, INITIAL_TERM, &log.hard_state);
         }
         self.insert(now, range, id, log, applied, Some(descriptor));
     }
@@ -167,9 +233,13 @@ impl Worker {
     pub(super) fn start_split_off(&mut self, now: Now, descriptor: RangeDescriptor) {
         let range = descriptor.id;
         let store = self.config.store;
-        let Some(id) = descriptor.replica_on(store).map(|r| r.id) else { return };
+        let Some(id) = descriptor.replica_on(store).map(|r| r.id) else {
+            return;
+        };
         assert!(
-            self.replicas.get(&range).is_none_or(|r| r.descriptor.is_none()),
+            self.replicas
+                .get(&range)
+                .is_none_or(|r| r.descriptor.is_none()),
             "range {range} existed before the split that makes it"
         );
         let applied = self
@@ -177,10 +247,12 @@ impl Worker {
             .get(&meta::applied_key(range))
             .and_then(|v| Applied::decode(&v))
             .expect("the split wrote the new range's applied state");
-        let parent_leads = self
-            .replicas
-            .values()
-            .any(|r| r.is_leader() && r.descriptor.as_ref().is_some_and(|d| d.end == descriptor.start));
+        let parent_leads = self.replicas.values().any(|r| {
+            r.is_leader()
+                && r.descriptor
+                    .as_ref()
+                    .is_some_and(|d| d.end == descriptor.start)
+        });
         self.start_at_initial(now, id, descriptor, applied);
         if parent_leads {
             let replica = self.replicas.get_mut(&range).expect("just started");
@@ -196,11 +268,21 @@ impl Worker {
     /// Ranges of a new cluster. Durable before this returns, so that the caller may promise it.
     pub(super) fn initialise(&mut self, now: Now, descriptors: Vec<RangeDescriptor>) {
         let mut batch = WriteBatch::default();
-        let applied = Applied { index: INITIAL_INDEX, term: INITIAL_TERM, clock_ms: 0 };
+        let applied = Applied {
+            index: INITIAL_INDEX,
+            term: INITIAL_TERM,
+            clock_ms: 0,
+        };
         let mut new = Vec::new();
         for d in descriptors {
-            let Some(id) = d.replica_on(self.config.store).map(|r| r.id) else { continue };
-            if self.replicas.get(&d.id).is_some_and(|r| r.descriptor.is_some()) {
+            let Some(id) = d.replica_on(self.config.store).map(|r| r.id) else {
+                continue;
+            };
+            if self
+                .replicas
+                .get(&d.id)
+                .is_some_and(|r| r.descriptor.is_some())
+            {
                 continue;
             }
             batch.put(meta::descriptor_key(d.id), meta::encode_descriptor(id, &d));
@@ -216,16 +298,25 @@ impl Worker {
     }
 
     fn step_snapshot(&mut self, now: Now, e: Envelope, staged: Box<dyn Staged>) {
-        let Payload::Raft(message) = e.payload else { return };
+        let Payload::Raft(message) = e.payload else {
+            return;
+        };
         let snapshot = message.get_snapshot();
         let Some((_, descriptor)) = decode_snapshot_data(&snapshot.data) else {
             return tracing::error!(range = e.range.0, "dropped a snapshot without a descriptor");
         };
         if descriptor.id != e.range || descriptor.replicas.iter().all(|r| r.id != e.to) {
-            return tracing::error!(range = e.range.0, "dropped a snapshot that is not for this replica");
+            return tracing::error!(
+                range = e.range.0,
+                "dropped a snapshot that is not for this replica"
+            );
         }
         if let Some(other) = self.overlapping(&descriptor) {
-            return tracing::info!(range = e.range.0, other = other.0, "dropped a snapshot that overlaps another range");
+            return tracing::info!(
+                range = e.range.0,
+                other = other.0,
+                "dropped a snapshot that overlaps another range"
+            );
         }
         let index = snapshot.get_metadata().index;
         let replica = self.replicas.get_mut(&e.range).expect("admitted");
@@ -243,7 +334,9 @@ impl Worker {
     }
 
     fn gone(&mut self, now: Now, e: &Envelope) {
-        let Some(r) = self.replicas.get(&e.range) else { return };
+        let Some(r) = self.replicas.get(&e.range) else {
+            return;
+        };
         // A replica that has applied its own removal is as new as who tells it.
         let newer = r.descriptor.as_ref().is_none_or(|d| {
             let removed = d.replicas.iter().all(|m| m.id != r.id);
@@ -255,9 +348,12 @@ impl Worker {
     }
 
     fn am_i_member(&mut self, from_store: StoreId, e: &Envelope) {
-        let Some(r) = self.replicas.get(&e.range) else { return };
+        let Some(r) = self.replicas.get(&e.range) else {
+            return;
+        };
         let Some(d) = &r.descriptor else { return };
-        if d.epoch.conf_version >= e.epoch.conf_version && d.replicas.iter().all(|m| m.id != e.from) {
+        if d.epoch.conf_version >= e.epoch.conf_version && d.replicas.iter().all(|m| m.id != e.from)
+        {
             let gone = reply_gone(d, r.id, e);
             self.outbox.push((from_store, gone));
         }
@@ -287,12 +383,29 @@ impl Worker {
 
     /// Removes a replica of this store for ever.
     pub(super) fn destroy(&mut self, now: Now, range: RangeId) {
-        let Some(mut replica) = self.replicas.remove(&range) else { return };
-        let conf_version = replica.descriptor.as_ref().map_or(0, |d| d.epoch.conf_version);
-        tracing::info!(group = range.0, replica = replica.id.0, node = self.config.store.0, at = now.mono_ns, "replica removed");
+        let Some(mut replica) = self.replicas.remove(&range) else {
+            return;
+        };
+        let conf_version = replica
+            .descriptor
+            .as_ref()
+            .map_or(0, |d| d.epoch.conf_version);
+        tracing::info!(
+            group = range.0,
+            replica = replica.id.0,
+            node = self.config.store.0,
+            at = now.mono_ns,
+            "replica removed"
+        );
         replica.abandon();
         self.shared.remove(range);
-        self.bury(range, Tombstone { replica: replica.id, conf_version });
+        self.bury(
+            range,
+            Tombstone {
+                replica: replica.id,
+                conf_version,
+            },
+        );
         self.write_and_sync();
         if let Some(d) = &replica.descriptor {
             self.delete_state(d);
@@ -317,13 +430,20 @@ impl Worker {
 
     /// Outside of rounds, for what must be durable before the next step.
     pub(super) fn write_and_sync(&mut self) {
-        self.log.write().unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
-        self.log.sync().unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
+        self.log
+            .write()
+            .unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
+        self.log
+            .sync()
+            .unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
     }
 
     /// The vote ban of a restarted store, unless nobody could have been promised anything.
     pub(super) fn ban_votes(&mut self, now: Now) {
-        let promised = self.replicas.values().any(|r| r.descriptor.as_ref().is_some_and(|d| d.replicas.len() > 1));
+        let promised = self
+            .replicas
+            .values()
+            .any(|r| r.descriptor.as_ref().is_some_and(|d| d.replicas.len() > 1));
         if promised && !bugs::active(Bug::NoVoteBan) {
             self.vote_ban_until_ns = now.mono_ns + self.config.election_ns();
         }
@@ -346,7 +466,10 @@ fn reply_gone(d: &RangeDescriptor, me: ReplicaId, to: &Envelope) -> Envelope {
         range: d.id,
         from: me,
         to: to.from,
-        epoch: Epoch { conf_version: d.epoch.conf_version, version: d.epoch.version },
+        epoch: Epoch {
+            conf_version: d.epoch.conf_version,
+            version: d.epoch.version,
+        },
         bounds: None,
         payload: Payload::Gone,
     }

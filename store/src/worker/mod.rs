@@ -29,7 +29,8 @@ use crate::shared::StoreShared;
 use crate::wire::Envelope;
 use rangekv_model::eval::Evaluator;
 use rangekv_proto::{
-    EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, StoreId,
+    EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError,
+    StoreId,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -42,7 +43,9 @@ pub struct Evaluators(Arc<BTreeMap<u8, Arc<dyn Evaluator>>>);
 impl Evaluators {
     /// Models and their ids.
     pub fn new(models: impl IntoIterator<Item = (EvaluatorId, Arc<dyn Evaluator>)>) -> Self {
-        Evaluators(Arc::new(models.into_iter().map(|(id, e)| (id.0, e)).collect()))
+        Evaluators(Arc::new(
+            models.into_iter().map(|(id, e)| (id.0, e)).collect(),
+        ))
     }
 
     /// The model with this id.
@@ -88,7 +91,7 @@ pub struct Worker {
     evaluators: Evaluators,
     replicas: BTreeMap<RangeId, Replica>,
     tombstones: BTreeMap<RangeId, Tombstone>,
-    /// Groups found in the log whose range has no descriptor yet (N§3.3 step 6).
+    /// Groups found in the log whose range has no descriptor yet.
     dormant: BTreeMap<RangeId, GroupLog>,
     /// First votes for ranges that a split is about to create here, by range.
     parked: BTreeMap<RangeId, (StoreId, Envelope)>,
@@ -125,9 +128,13 @@ impl Worker {
     /// Takes one event. May evaluate, step raft and queue messages; nothing leaves before the
     /// next round, except responses that need none.
     pub fn handle(&mut self, now: Now, event: Event) {
-        assert!(!self.in_round, "no event between the halves of a round (N§1.3)");
+        assert!(!self.in_round, "no event between the halves of a round");
         match event {
-            Event::Request { request, sink, token } => self.request(now, request, sink, token),
+            Event::Request {
+                request,
+                sink,
+                token,
+            } => self.request(now, request, sink, token),
             Event::Raft { from, envelopes } => match crate::wire::decode(envelopes) {
                 Ok(envelopes) => {
                     for e in envelopes {
@@ -142,7 +149,11 @@ impl Worker {
             }
             Event::SnapshotSent { range, to, ok } => {
                 if let Some(r) = self.replicas.get_mut(&range) {
-                    let status = if ok { raft::SnapshotStatus::Finish } else { raft::SnapshotStatus::Failure };
+                    let status = if ok {
+                        raft::SnapshotStatus::Finish
+                    } else {
+                        raft::SnapshotStatus::Failure
+                    };
                     r.raw.store().snapshot_done(to);
                     r.raw.report_snapshot(to.0, status);
                     r.after_step(now);
@@ -151,7 +162,11 @@ impl Worker {
             }
             Event::Unreachable(store) => {
                 for (range, r) in &mut self.replicas {
-                    let peer = r.descriptor.as_ref().and_then(|d| d.replica_on(store)).map(|p| p.id);
+                    let peer = r
+                        .descriptor
+                        .as_ref()
+                        .and_then(|d| d.replica_on(store))
+                        .map(|p| p.id);
                     if let (true, Some(peer)) = (r.is_leader(), peer) {
                         r.raw.report_unreachable(peer.0);
                         self.dirty.insert(*range);
@@ -167,11 +182,21 @@ impl Worker {
     fn request(&mut self, now: Now, request: Request, sink: Arc<dyn ReplySink>, token: u64) {
         let range = request.range;
         let Some(replica) = self.replicas.get_mut(&range) else {
-            let error = RequestError::RangeNotFound { range, store: self.config.store };
+            let error = RequestError::RangeNotFound {
+                range,
+                store: self.config.store,
+            };
             return sink.complete(token, Err(error));
         };
         let mut ctx = ctx!(self, now);
-        replica.request(&mut ctx, Waiter { request, sink, token });
+        replica.request(
+            &mut ctx,
+            Waiter {
+                request,
+                sink,
+                token,
+            },
+        );
         self.dirty.insert(range);
     }
 
@@ -196,7 +221,9 @@ impl Worker {
         };
         let mut taking_part = Vec::with_capacity(dirty.len());
         for range in dirty {
-            let Some(r) = self.replicas.get_mut(&range) else { continue };
+            let Some(r) = self.replicas.get_mut(&range) else {
+                continue;
+            };
             for waiter in r.take_unblocked() {
                 r.request(&mut ctx, waiter);
             }
@@ -210,7 +237,10 @@ impl Worker {
         }
         write_batch(&mut ctx, &mut round);
         for range in &taking_part {
-            let r = self.replicas.get_mut(range).expect("no replica goes within a round");
+            let r = self
+                .replicas
+                .get_mut(range)
+                .expect("no replica goes within a round");
             r.send_and_log(&mut ctx, &mut round);
         }
         let must_sync = round.must_sync;
@@ -221,7 +251,9 @@ impl Worker {
         // Taking part again is cheap, and catches what the second half leaves behind.
         self.dirty.extend(taking_part);
         if self.log.has_staged() {
-            self.log.write().unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
+            self.log
+                .write()
+                .unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
         }
         must_sync
     }
@@ -234,7 +266,9 @@ impl Worker {
             return;
         }
         self.shared.metrics.syncs.fetch_add(1, Ordering::Relaxed);
-        self.log.sync().unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
+        self.log
+            .sync()
+            .unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
     }
 
     /// The second half: acknowledges what is durable, applies what that commits.
@@ -269,7 +303,8 @@ impl Worker {
             self.start_split_off(now, descriptor);
         }
         let replicas = &self.replicas;
-        self.dirty.retain(|r| replicas.get(r).is_some_and(|r| r.has_work()));
+        self.dirty
+            .retain(|r| replicas.get(r).is_some_and(|r| r.has_work()));
     }
 
     /// Whether a round would do something now, besides ticking.
@@ -282,7 +317,7 @@ impl Worker {
         self.next_tick_ns
     }
 
-    /// Ticks never come in bursts: after a stall the next one is a whole interval away (N§1.2).
+    /// Ticks never come in bursts: after a stall the next one is a whole interval away.
     fn tick(&mut self, now: Now) {
         if now.mono_ns < self.next_tick_ns {
             return;
@@ -370,12 +405,22 @@ impl Worker {
             r.check_invariants();
             bounds.extend(r.descriptor.as_ref());
             if let Some(t) = self.tombstones.get(range) {
-                assert!(t.replica < r.id, "range {range}: replica {} lives below its tombstone {}", r.id, t.replica);
+                assert!(
+                    t.replica < r.id,
+                    "range {range}: replica {} lives below its tombstone {}",
+                    r.id,
+                    t.replica
+                );
             }
         }
         bounds.sort_by(|a, b| a.start.cmp(&b.start));
         for pair in bounds.windows(2) {
-            assert!(!pair[0].overlaps(pair[1]), "ranges overlap on a store: {:?} and {:?}", pair[0], pair[1]);
+            assert!(
+                !pair[0].overlaps(pair[1]),
+                "ranges overlap on a store: {:?} and {:?}",
+                pair[0],
+                pair[1]
+            );
         }
     }
 }

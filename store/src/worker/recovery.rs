@@ -1,7 +1,7 @@
 //! Starting a worker over what a crash, or a clean stop, has left.
 //!
 //! Per range the state tells how far it has applied and the log tells term, vote and entries
-//! (N§4.2):
+//!:
 //! - the log has the applied entry: go on from there; raft applies again what is committed;
 //! - the log ends below it: a snapshot was installed and the log was not reset before the crash.
 //!   The state is right; the log begins anew;
@@ -76,19 +76,33 @@ impl Worker {
             durable_generation: None,
             counter: 0,
         };
-        for (id, descriptor, applied) in meta::all_ranges(&*worker.engine).map_err(StartError::State)? {
+        for (id, descriptor, applied) in
+            meta::all_ranges(&*worker.engine).map_err(StartError::State)?
+        {
             let range = descriptor.id;
-            if worker.tombstones.get(&range).is_some_and(|t| t.replica >= id) {
+            if worker
+                .tombstones
+                .get(&range)
+                .is_some_and(|t| t.replica >= id)
+            {
                 worker.delete_state(&descriptor);
                 continue;
             }
-            if applied.index == INITIAL_INDEX && worker.dormant.get(&range).is_none_or(|l| l.truncated_index == 0) {
+            if applied.index == INITIAL_INDEX
+                && worker
+                    .dormant
+                    .get(&range)
+                    .is_none_or(|l| l.truncated_index == 0)
+            {
                 worker.start_at_initial(now, id, descriptor, applied);
                 continue;
             }
             let log = worker.dormant.remove(&range).unwrap_or_default();
             if log.hard_state.term == 0 {
-                return Err(StartError::Amnesia { range, applied: applied.index });
+                return Err(StartError::Amnesia {
+                    range,
+                    applied: applied.index,
+                });
             }
             let log = worker.repair(range, log, applied);
             worker.insert(now, range, id, log, applied, Some(descriptor));
@@ -109,13 +123,19 @@ impl Worker {
                 .map(|e| e.term)
         };
         if term_at_applied != Some(applied.term) {
-            tracing::warn!(group = range.0, applied = applied.index, last, "the log begins anew at the applied index");
+            tracing::warn!(
+                group = range.0,
+                applied = applied.index,
+                last,
+                "the log begins anew at the applied index"
+            );
             log.entries.clear();
             log.truncated_index = applied.index;
             log.truncated_term = applied.term;
             log.hard_state.term = log.hard_state.term.max(applied.term).max(INITIAL_TERM);
             log.hard_state.commit = applied.index;
-            self.log.reset(range, applied.index, applied.term, &log.hard_state);
+            self.log
+                .reset(range, applied.index, applied.term, &log.hard_state);
         }
         let last = log.truncated_index + log.entries.len() as u64;
         log.hard_state.commit = log.hard_state.commit.max(applied.index);

@@ -29,7 +29,8 @@ impl Evaluator for Words {
     fn evaluate(&self, _: &Context<'_>, command: &Bytes, txn: &mut Txn<'_>) -> Bytes {
         let text = String::from_utf8_lossy(command).into_owned();
         let words: Vec<&str> = text.split(' ').collect();
-        let text_of = |v: Option<Bytes>| v.map_or("nil".into(), |v| String::from_utf8_lossy(&v).into_owned());
+        let text_of =
+            |v: Option<Bytes>| v.map_or("nil".into(), |v| String::from_utf8_lossy(&v).into_owned());
         match words[..] {
             ["set", k, v] => {
                 txn.put(k.to_owned(), v.to_owned());
@@ -62,7 +63,10 @@ struct Replies(Mutex<Vec<(u64, Response)>>);
 
 impl ReplySink for Replies {
     fn complete(&self, token: u64, response: Response) {
-        self.0.lock().expect("no test panics while replying").push((token, response));
+        self.0
+            .lock()
+            .expect("no test panics while replying")
+            .push((token, response));
     }
 }
 
@@ -88,11 +92,17 @@ pub struct Cluster {
 }
 
 fn store(word: &str) -> StoreId {
-    StoreId(word.trim_start_matches('s').parse().unwrap_or_else(|_| panic!("a store, not {word:?}")))
+    StoreId(
+        word.trim_start_matches('s')
+            .parse()
+            .unwrap_or_else(|_| panic!("a store, not {word:?}")),
+    )
 }
 
 fn number(word: &str) -> u64 {
-    word.trim_start_matches(['r', 'p']).parse().unwrap_or_else(|_| panic!("a number, not {word:?}"))
+    word.trim_start_matches(['r', 'p'])
+        .parse()
+        .unwrap_or_else(|_| panic!("a number, not {word:?}"))
 }
 
 impl Cluster {
@@ -102,7 +112,10 @@ impl Cluster {
             nodes: BTreeMap::new(),
             replies: Arc::default(),
             cut: BTreeSet::new(),
-            now: Now { mono_ns: 1_000_000_000, wall_ms: 1_000_000 },
+            now: Now {
+                mono_ns: 1_000_000_000,
+                wall_ms: 1_000_000,
+            },
             token: 0,
             asked: BTreeMap::new(),
             small_log: false,
@@ -121,13 +134,20 @@ impl Cluster {
             ["settle"] => self.settle(),
             ["campaign", s, r] => {
                 let now = self.now;
-                let worker = self.nodes.get_mut(&store(s)).and_then(|n| n.worker.as_mut()).expect("a running store");
-                worker.with_replica(now, RangeId(number(r)), |r, _| r.raw.campaign().expect("may campaign"));
+                let worker = self
+                    .nodes
+                    .get_mut(&store(s))
+                    .and_then(|n| n.worker.as_mut())
+                    .expect("a running store");
+                worker.with_replica(now, RangeId(number(r)), |r, _| {
+                    r.raw.campaign().expect("may campaign")
+                });
                 worker.handle(now, Event::DiskFull(false));
                 self.settle();
             }
             ["cut", a, b] => {
-                self.cut.extend([(store(a), store(b)), (store(b), store(a))]);
+                self.cut
+                    .extend([(store(a), store(b)), (store(b), store(a))]);
             }
             ["cut-one-way", a, b] => {
                 self.cut.insert((store(a), store(b)));
@@ -181,13 +201,18 @@ impl Cluster {
                         }
                     })
                     .collect();
-                let change =
-                    admin::ChangeReplicas { conf_version: d.epoch.conf_version, changes, leave_joint: false };
+                let change = admin::ChangeReplicas {
+                    conf_version: d.epoch.conf_version,
+                    changes,
+                    leave_joint: false,
+                };
                 self.admin(store(s), &d, admin::Kind::ChangeReplicas(change), line);
             }
             ["status"] => self.status(),
             ["hashes"] => self.hashes(),
-            [s, "stale", ref command @ ..] => self.command(store(s), &command.join(" "), Some(1), line),
+            [s, "stale", ref command @ ..] => {
+                self.command(store(s), &command.join(" "), Some(1), line)
+            }
             [s, ref command @ ..] => self.command(store(s), &command.join(" "), None, line),
             [] => {}
         }
@@ -204,9 +229,16 @@ impl Cluster {
             id: RangeId(2),
             start: Bytes::new(),
             end: Bytes::new(),
-            epoch: Epoch { conf_version: 1, version: 1 },
+            epoch: Epoch {
+                conf_version: 1,
+                version: 1,
+            },
             replicas: (1..=n)
-                .map(|i| Replica { id: ReplicaId(20 + i), store: StoreId(i), role: ReplicaRole::Voter })
+                .map(|i| Replica {
+                    id: ReplicaId(20 + i),
+                    store: StoreId(i),
+                    role: ReplicaRole::Voter,
+                })
                 .collect(),
         };
         for i in 1..=stores {
@@ -221,7 +253,11 @@ impl Cluster {
             self.nodes.insert(StoreId(i), node);
             self.start(StoreId(i));
             let now = self.now;
-            let worker = self.nodes.get_mut(&StoreId(i)).and_then(|n| n.worker.as_mut()).expect("just started");
+            let worker = self
+                .nodes
+                .get_mut(&StoreId(i))
+                .and_then(|n| n.worker.as_mut())
+                .expect("just started");
             worker.handle(now, Event::Initialise(vec![d.clone()]));
         }
     }
@@ -242,12 +278,22 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a store of the cluster");
         node.boots = boots;
         node.shared = Arc::default();
-        let (log, recovered) =
-            SegmentedLog::open(node.disk.clone(), LogConfig::default()).expect("the log opens after a crash");
-        let evaluators = Evaluators::new([(EvaluatorId::REDIS, Arc::new(Words) as Arc<dyn Evaluator>)]);
+        let (log, recovered) = SegmentedLog::open(node.disk.clone(), LogConfig::default())
+            .expect("the log opens after a crash");
+        let evaluators =
+            Evaluators::new([(EvaluatorId::REDIS, Arc::new(Words) as Arc<dyn Evaluator>)]);
         let draw = Box::new(move |_| 20 + id.0 as usize * 3);
         let engine: Arc<dyn StateEngine> = node.engine.clone();
-        match Worker::recover(config, draw, engine, Box::new(log), recovered, node.shared.clone(), evaluators, now) {
+        match Worker::recover(
+            config,
+            draw,
+            engine,
+            Box::new(log),
+            recovered,
+            node.shared.clone(),
+            evaluators,
+            now,
+        ) {
             Ok(w) => node.worker = Some(w),
             Err(e) => {
                 let _ = writeln!(self.out, "s{id} refuses to start: {e}");
@@ -275,10 +321,18 @@ impl Cluster {
     fn round(&mut self, id: StoreId) {
         let now = self.now;
         let node = self.nodes.get_mut(&id).expect("a store of the cluster");
-        let Some(worker) = node.worker.as_mut() else { return };
+        let Some(worker) = node.worker.as_mut() else {
+            return;
+        };
         let mut outbox = Outbox::default();
         for (from, bytes) in std::mem::take(&mut node.inbox) {
-            worker.handle(now, Event::Raft { from, envelopes: bytes });
+            worker.handle(
+                now,
+                Event::Raft {
+                    from,
+                    envelopes: bytes,
+                },
+            );
         }
         if worker.begin_round(now, &mut outbox) {
             worker.sync();
@@ -311,12 +365,30 @@ impl Cluster {
                     ControlFlow::Continue(())
                 });
                 let staged = stager.finish().expect("memory has room");
-                let _ = writeln!(self.out, "snapshot of r{} with {n} records: s{from} → s{}", s.range.id, s.to);
+                let _ = writeln!(
+                    self.out,
+                    "snapshot of r{} with {n} records: s{from} → s{}",
+                    s.range.id, s.to
+                );
                 let worker = node.worker.as_mut().expect("just seen");
-                worker.handle(now, Event::SnapshotReceived { envelope: s.envelope.clone(), staged });
+                worker.handle(
+                    now,
+                    Event::SnapshotReceived {
+                        envelope: s.envelope.clone(),
+                        staged,
+                    },
+                );
             }
-            let sent = Event::SnapshotSent { range: s.range.id, to: s.envelope.to, ok };
-            self.nodes.get_mut(&from).and_then(|n| n.worker.as_mut()).expect("the sender runs").handle(now, sent);
+            let sent = Event::SnapshotSent {
+                range: s.range.id,
+                to: s.envelope.to,
+                ok,
+            };
+            self.nodes
+                .get_mut(&from)
+                .and_then(|n| n.worker.as_mut())
+                .expect("the sender runs")
+                .handle(now, sent);
         }
     }
 
@@ -325,7 +397,11 @@ impl Cluster {
             let busy: Vec<StoreId> = self
                 .nodes
                 .iter()
-                .filter(|(_, n)| n.worker.as_ref().is_some_and(|w| w.has_work() || !n.inbox.is_empty()))
+                .filter(|(_, n)| {
+                    n.worker
+                        .as_ref()
+                        .is_some_and(|w| w.has_work() || !n.inbox.is_empty())
+                })
                 .map(|(id, _)| *id)
                 .collect();
             if busy.is_empty() {
@@ -335,12 +411,25 @@ impl Cluster {
                 self.round(id);
             }
         }
-        let mut replies = std::mem::take(&mut *self.replies.0.lock().expect("no test panics while replying"));
+        let mut replies = std::mem::take(
+            &mut *self
+                .replies
+                .0
+                .lock()
+                .expect("no test panics while replying"),
+        );
         replies.sort_by_key(|(token, _)| *token);
         for (token, response) in replies {
-            let asked = self.asked.remove(&token).expect("each request is answered once");
+            let asked = self
+                .asked
+                .remove(&token)
+                .expect("each request is answered once");
             let text = match response {
-                Ok(bytes) if asked.starts_with("split") || asked.starts_with("change") || asked.starts_with("leave") => {
+                Ok(bytes)
+                    if asked.starts_with("split")
+                        || asked.starts_with("change")
+                        || asked.starts_with("leave") =>
+                {
                     format!("done ({} bytes)", bytes.len())
                 }
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
@@ -352,15 +441,27 @@ impl Cluster {
 
     fn descriptor(&self, s: StoreId, range: u64) -> RangeDescriptor {
         let routes = self.nodes[&s].shared.routes();
-        routes.into_iter().find(|(d, _)| d.id.0 == range).expect("the store has a replica of the range").0
+        routes
+            .into_iter()
+            .find(|(d, _)| d.id.0 == range)
+            .expect("the store has a replica of the range")
+            .0
     }
 
     fn request(&mut self, s: StoreId, request: Request, line: &str) {
         self.token += 1;
         self.asked.insert(self.token, line.to_owned());
-        let event = Event::Request { request, sink: self.replies.clone(), token: self.token };
+        let event = Event::Request {
+            request,
+            sink: self.replies.clone(),
+            token: self.token,
+        };
         let now = self.now;
-        self.nodes.get_mut(&s).and_then(|n| n.worker.as_mut()).expect("a running store").handle(now, event);
+        self.nodes
+            .get_mut(&s)
+            .and_then(|n| n.worker.as_mut())
+            .expect("a running store")
+            .handle(now, event);
         if !line.ends_with('&') {
             self.settle();
         }
@@ -368,13 +469,22 @@ impl Cluster {
 
     fn admin(&mut self, s: StoreId, d: &RangeDescriptor, kind: admin::Kind, line: &str) {
         let command = AdminCommand { kind: Some(kind) }.encode_to_vec().into();
-        let request = Request { range: d.id, version: d.epoch.version, term: 0, body: Body::Admin(command) };
+        let request = Request {
+            range: d.id,
+            version: d.epoch.version,
+            term: 0,
+            body: Body::Admin(command),
+        };
         self.request(s, request, line);
     }
 
     fn command(&mut self, s: StoreId, command: &str, version: Option<u64>, line: &str) {
         let command = command.trim_end_matches(" &");
-        let key = command.split(' ').nth(1).expect("a command with a key").to_owned();
+        let key = command
+            .split(' ')
+            .nth(1)
+            .expect("a command with a key")
+            .to_owned();
         let routes = self.nodes[&s].shared.routes();
         let d = match version {
             // By the route of the cluster's beginning.
@@ -387,21 +497,39 @@ impl Cluster {
             read_only: command.starts_with("get "),
             command: Bytes::copy_from_slice(command.as_bytes()),
         };
-        let request = Request { range: d.id, version: version.unwrap_or(d.epoch.version), term: 0, body };
+        let request = Request {
+            range: d.id,
+            version: version.unwrap_or(d.epoch.version),
+            term: 0,
+            body,
+        };
         self.request(s, request, line);
     }
 
     fn local_read(&mut self, s: StoreId, key: &str) {
         let node = &self.nodes[&s];
-        let evaluators = Evaluators::new([(EvaluatorId::REDIS, Arc::new(Words) as Arc<dyn Evaluator>)]);
+        let evaluators =
+            Evaluators::new([(EvaluatorId::REDIS, Arc::new(Words) as Arc<dyn Evaluator>)]);
         let reader = LocalReader::new(node.shared.clone(), node.engine.clone(), evaluators);
-        let (d, _) =
-            node.shared.routes().into_iter().find(|(d, _)| d.contains(key.as_bytes())).expect("a replica of the range");
+        let (d, _) = node
+            .shared
+            .routes()
+            .into_iter()
+            .find(|(d, _)| d.contains(key.as_bytes()))
+            .expect("a replica of the range");
         let command = Bytes::from(format!("get {key}"));
         let read = reader
-            .begin(d.id, d.epoch.version, EvaluatorId::REDIS, &command, self.now)
+            .begin(
+                d.id,
+                d.epoch.version,
+                EvaluatorId::REDIS,
+                &command,
+                self.now,
+            )
             .and_then(|r| r.validate(self.now));
-        let text = read.map_or("no lease".into(), |v| String::from_utf8_lossy(&v).into_owned());
+        let text = read.map_or("no lease".into(), |v| {
+            String::from_utf8_lossy(&v).into_owned()
+        });
         let _ = writeln!(self.out, "local-read s{s} {key} → {text}");
     }
 
@@ -420,8 +548,11 @@ impl Cluster {
                 );
                 if let Some(d) = g.descriptor {
                     let text = |b: &Bytes| String::from_utf8_lossy(b).into_owned();
-                    let members: Vec<String> =
-                        d.replicas.iter().map(|r| format!("p{}@s{} {:?}", r.id, r.store, r.role)).collect();
+                    let members: Vec<String> = d
+                        .replicas
+                        .iter()
+                        .map(|r| format!("p{}@s{} {:?}", r.id, r.store, r.role))
+                        .collect();
                     let _ = write!(
                         self.out,
                         " [{:?}, {:?}) epoch {}.{} {}",
@@ -450,9 +581,12 @@ impl Cluster {
             }
         }
         for (range, hashes) in by_range {
-            let equal = if hashes.len() == 1 { "equal" } else { "DIFFERENT" };
+            let equal = if hashes.len() == 1 {
+                "equal"
+            } else {
+                "DIFFERENT"
+            };
             let _ = writeln!(self.out, "r{range}: {} replicas, {equal}", copies[&range]);
         }
     }
 }
-

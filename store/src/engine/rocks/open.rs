@@ -1,6 +1,9 @@
 //! Opens RocksDB, with an error for a person if that fails.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, LogLevel, Options, DB};
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, LogLevel, LruCacheOptions,
+    Options, DB,
+};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -103,6 +106,12 @@ pub(super) fn table_options(cache: Option<&Cache>) -> Options {
     let mut table = BlockBasedOptions::default();
     table.set_bloom_filter(10.0, false);
     table.set_whole_key_filtering(true);
+    // In parts of a few KiB. Whole, the filter of a file can be larger than a shard of the
+    // cache, is then not cached, and each lookup reads megabytes: 600 µs instead of a few.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_metadata_block_size(4096);
+    table.set_pin_top_level_index_and_filter(true);
     match cache {
         Some(cache) => {
             // Indexes and filters live in the cache too, which so bounds memory.
@@ -120,7 +129,11 @@ pub(super) fn table_options(cache: Option<&Cache>) -> Options {
 }
 
 fn options(config: &RocksConfig) -> Result<Options, rocksdb::Error> {
-    let mut options = table_options(Some(&Cache::new_lru_cache(config.block_cache_bytes)));
+    let mut cache = LruCacheOptions::default();
+    cache.set_capacity(config.block_cache_bytes);
+    // 16 shards. The default, 64, makes those of a small cache tiny.
+    cache.set_num_shard_bits(4);
+    let mut options = table_options(Some(&Cache::new_lru_cache_opts(&cache)));
     options.create_if_missing(true);
     options.set_write_buffer_size(config.memtable_bytes);
     // One is written, one is flushed, one is to spare before writes stop.

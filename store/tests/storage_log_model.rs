@@ -7,10 +7,12 @@ mod storage_support;
 
 use raft::eraftpb::{Entry, EntryType, HardState};
 use rangekv_proto::{RangeId, ReplicaId};
-use rangekv_store::log::disk::{Crash, LogDisk as _, SimDisk, Torn};
+use rangekv_store::log::disk::{Crash, LogDisk, SimDisk, Torn};
 use rangekv_store::log::segmented::{LogConfig, LogError, SegmentedLog};
 use rangekv_store::log::{GroupLog, RaftLog, Recovered, Tombstone};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
 use storage_support::disks::{CrashDisk, Faulty};
 use storage_support::{seeds, Rng};
 
@@ -448,4 +450,93 @@ fn flipped_bits_are_noticed() {
             }
         });
     }
+}
+
+/// A disk that breaks when it is to remove a segment, now and then.
+#[derive(Clone)]
+struct Stubborn {
+    disk: SimDisk,
+    removals: Arc<AtomicU64>,
+}
+
+impl LogDisk for Stubborn {
+    fn list(&self) -> io::Result<Vec<u64>> {
+        self.disk.list()
+    }
+    fn create(&mut self, id: u64, capacity: u64) -> io::Result<()> {
+        self.disk.create(id, capacity)
+    }
+    fn write_at(&mut self, id: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(id, offset, bytes)
+    }
+    fn sync(&mut self, id: u64) -> io::Result<()> {
+        self.disk.sync(id)
+    }
+    fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {
+        self.disk.read(id)
+    }
+    fn erase_from(&mut self, id: u64, offset: u64) -> io::Result<()> {
+        self.disk.erase_from(id, offset)
+    }
+    fn remove(&mut self, id: u64) -> io::Result<()> {
+        if self.removals.fetch_add(1, Ordering::Relaxed) % 3 == 2 {
+            return Err(io::Error::other("simulated disk failure"));
+        }
+        self.disk.remove(id)
+    }
+}
+
+impl Faulty for Stubborn {
+    fn unsynced(&self) -> usize {
+        self.disk.unsynced()
+    }
+    fn crash(&self, crash: Crash) {
+        self.disk.crash(crash);
+    }
+    fn kill(&self) {}
+    fn set_failing(&self, failing: bool) {
+        self.disk.set_failing(failing);
+    }
+    fn set_full(&self, full: bool) {
+        self.disk.set_full(full);
+    }
+    fn flip(&self, _: u64, _: u64, _: u8) {}
+}
+
+/// Garbage collection may end between any two removals.
+#[test]
+fn half_done_garbage_collection_loses_nothing() {
+    let mut interrupted = 0;
+    for seed in seeds(100) {
+        storage_support::named(seed, || {
+            let rng = &mut Rng::new(seed);
+            let disk = Stubborn {
+                disk: SimDisk::new(),
+                removals: Arc::default(),
+            };
+            let config = config(rng);
+            let empty = Recovered::default();
+            let mut model = Model {
+                now: empty.clone(),
+                records: vec![empty],
+                next_replica: 0,
+            };
+            let mut log = recover(&disk, config, &mut model).unwrap();
+            for _ in 0..300 {
+                for _ in 0..rng.below(4) {
+                    operate(rng, &mut log, &mut model);
+                }
+                log.write().unwrap();
+                model.records = vec![model.now.clone()];
+                if log.sync().is_err() {
+                    interrupted += 1;
+                    assert!(log.write().is_err(), "poisoned");
+                    drop(log);
+                    disk.crash(Crash::default());
+                    log = recover(&disk, config, &mut model).unwrap();
+                }
+            }
+        });
+    }
+    assert!(interrupted > 100, "{interrupted}");
 }

@@ -69,7 +69,8 @@ pub trait RaftLog: Send {
     /// Makes what was written durable.
     fn sync(&mut self) -> io::Result<()>;
     /// Groups that keep the oldest segments alive although the log exceeds its target size:
-    /// [`rewrite`](Self::rewrite) each (or compact it further) to free them. Empty if all is well.
+    /// [`rewrite`](Self::rewrite) each (or compact it further) to free them. Empty if all is well,
+    /// and also while most of the log is live: only compaction helps then.
     fn pinning_groups(&self) -> Vec<RangeId>;
     /// Stages the whole live state of a group again, at the tail.
     fn rewrite(&mut self, group: RangeId, state: &GroupLog);

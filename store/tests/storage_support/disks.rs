@@ -45,7 +45,8 @@ pub struct CrashDisk {
 
 struct Inner {
     dir: PathBuf,
-    disk: FileDisk,
+    /// `None` only while it is opened again.
+    disk: Option<FileDisk>,
     unsynced: Vec<Write>,
     failing: bool,
     full: bool,
@@ -60,7 +61,7 @@ struct Write {
 
 impl CrashDisk {
     pub fn new(dir: PathBuf) -> Self {
-        let disk = FileDisk::open(&dir).unwrap();
+        let disk = Some(FileDisk::open(&dir).unwrap());
         let inner = Inner {
             dir,
             disk,
@@ -75,6 +76,15 @@ impl CrashDisk {
 }
 
 impl Inner {
+    fn disk(&mut self) -> &mut FileDisk {
+        self.disk.as_mut().expect("an open disk")
+    }
+
+    /// The old one ends first: it may be preparing a file.
+    fn reopen(&mut self) {
+        self.disk = None;
+        self.disk = Some(FileDisk::open(&self.dir).unwrap());
+    }
     fn check(&self) -> io::Result<()> {
         if self.failing {
             return Err(io::Error::other("simulated disk failure"));
@@ -83,10 +93,10 @@ impl Inner {
     }
 
     fn write(&mut self, id: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut old = self.disk.read(id)?;
+        let mut old = self.disk().read(id)?;
         old.resize(old.len().max(offset as usize + bytes.len()), 0);
         let old = old[offset as usize..][..bytes.len()].to_vec();
-        self.disk.write_at(id, offset, bytes)?;
+        self.disk().write_at(id, offset, bytes)?;
         self.unsynced.push(Write {
             id,
             offset,
@@ -99,13 +109,13 @@ impl Inner {
 
 impl LogDisk for CrashDisk {
     fn list(&self) -> io::Result<Vec<u64>> {
-        self.inner.lock().disk.list()
+        self.inner.lock().disk().list()
     }
 
     fn create(&mut self, id: u64, capacity: u64) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.check()?;
-        inner.disk.create(id, capacity)
+        inner.disk().create(id, capacity)
     }
 
     fn write_at(&mut self, id: u64, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -126,25 +136,25 @@ impl LogDisk for CrashDisk {
         let mut inner = self.inner.lock();
         inner.check()?;
         inner.unsynced.retain(|write| write.id != id);
-        inner.disk.sync(id)
+        inner.disk().sync(id)
     }
 
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {
-        self.inner.lock().disk.read(id)
+        self.inner.lock().disk().read(id)
     }
 
     fn erase_from(&mut self, id: u64, offset: u64) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.check()?;
         inner.unsynced.retain(|write| write.id != id);
-        inner.disk.erase_from(id, offset)
+        inner.disk().erase_from(id, offset)
     }
 
     fn remove(&mut self, id: u64) -> io::Result<()> {
         let mut inner = self.inner.lock();
         inner.check()?;
         inner.unsynced.retain(|write| write.id != id);
-        inner.disk.remove(id)
+        inner.disk().remove(id)
     }
 }
 
@@ -158,7 +168,7 @@ impl Faulty for CrashDisk {
         let mut unsynced = std::mem::take(&mut inner.unsynced);
         for write in unsynced.iter().rev() {
             inner
-                .disk
+                .disk()
                 .write_at(write.id, write.offset, &write.old)
                 .unwrap();
         }
@@ -173,16 +183,16 @@ impl Faulty for CrashDisk {
                 _ => {}
             }
             inner
-                .disk
+                .disk()
                 .write_at(write.id, write.offset, &write.new)
                 .unwrap();
         }
-        inner.disk = FileDisk::open(&inner.dir).unwrap();
+        inner.reopen();
     }
 
     fn kill(&self) {
         let mut inner = self.inner.lock();
-        inner.disk = FileDisk::open(&inner.dir).unwrap();
+        inner.reopen();
     }
 
     fn set_failing(&self, failing: bool) {
@@ -195,7 +205,7 @@ impl Faulty for CrashDisk {
 
     fn flip(&self, id: u64, offset: u64, mask: u8) {
         let mut inner = self.inner.lock();
-        let byte = inner.disk.read(id).unwrap()[offset as usize] ^ mask;
-        inner.disk.write_at(id, offset, &[byte]).unwrap();
+        let byte = inner.disk().read(id).unwrap()[offset as usize] ^ mask;
+        inner.disk().write_at(id, offset, &[byte]).unwrap();
     }
 }

@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# Measures RangeKV beside etcd and Redis on this machine, with the same load generator.
+#
+#   deploy/bench/compare.sh [--rounds 3] [--seconds 5] [--systems etcd,redis,rangekv3,rangekv1]
+#                           [--out DIR]
+#
+# Systems, each with fsync on and all on 127.0.0.1:
+#   etcd      3 members. Clients talk to the leader alone over 3 connections, because that is
+#             where etcd is fastest (through all members its puts are a fifth slower).
+#   redis     1 server, --appendonly yes --appendfsync always; its log is not rewritten meanwhile.
+#   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads.
+#   rangekv1  1 store.
+#
+# All systems run for the whole time; a round runs each load on each system in turn, rotating
+# who is first, so that whatever else the machine does falls on all of them. Reported is the
+# median over the rounds. "CPU" is that of the system's processes per request; unlike the
+# throughput it hardly depends on what else runs. "Others" is CPU taken by processes that are
+# neither the system nor the generator: take the figures again if it is more than a few percent.
+#
+# Writes DIR/compare.json (every run) and DIR/compare.md (the tables). Needs etcd-server,
+# etcd-client, redis-server, jq and perl of Debian, for the systems that are asked for. The
+# binary is $RANGEKV, else `rangekv` of the release profile in the target directory.
+set -euo pipefail
+
+rounds=3
+seconds=5
+systems=etcd,redis,rangekv3,rangekv1
+out=.
+while [ $# -gt 0 ]; do
+    case $1 in
+        --rounds) rounds=$2 ;;
+        --seconds) seconds=$2 ;;
+        --systems) systems=$2 ;;
+        --out) out=$2 ;;
+        *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    esac
+    shift 2
+done
+IFS=, read -ra systems <<<"$systems"
+
+here=$(cd "$(dirname "$0")" && pwd)
+target=${RANGEKV_TARGET_DIR:-${CARGO_TARGET_DIR:-$here/../../target}}
+rangekv=${RANGEKV:-$target/release/rangekv}
+warmup=1
+keys=100000
+clients=64
+value=128
+
+die() { echo "compare.sh: $*" >&2; exit 1; }
+
+[ -x "$rangekv" ] || die "no binary at $rangekv: build it with 'cargo build --release', or set RANGEKV"
+mkdir -p "$out"
+work=$(mktemp -d)
+case $(stat -f -c %T "$work") in
+    tmpfs | ramfs) rm -r "$work"; die "${TMPDIR:-/tmp} is in memory, where fsync costs nothing: set TMPDIR to a disk" ;;
+esac
+
+declare -A pids      # system → its processes
+declare -A endpoints # system → where its clients go
+all_pids=()
+
+finish() {
+    local status=$?
+    trap - EXIT INT TERM
+    for pid in "${all_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+    for pid in "${all_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+    if [ $status -ne 0 ]; then
+        tail -n 5 "$work"/*.log >&2 2>/dev/null || true
+    fi
+    rm -rf "$work"
+    exit $status
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+# Ports that the kernel chose and that nobody listens on.
+free_ports() {
+    perl -MIO::Socket::INET -e '
+        my @held = map { IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:0") or die $! } 1..shift;
+        print join(" ", map { $_->sockport } @held), "\n"' "$1"
+}
+
+# run SYSTEM NAME COMMAND…: in the background, until the script ends.
+run() {
+    local system=$1 name=$2
+    shift 2
+    "$@" >"$work/$name.log" 2>&1 &
+    all_pids+=($!)
+    pids[$system]="${pids[$system]:-} $!"
+}
+
+# eventually WHAT COMMAND…: tries for 20 seconds.
+eventually() {
+    local what=$1
+    shift
+    for _ in $(seq 200); do
+        "$@" >/dev/null 2>&1 && return
+        sleep 0.1
+    done
+    die "$what did not come up"
+}
+
+start_etcd() {
+    local ports cluster='' i
+    read -ra ports <<<"$(free_ports 6)"
+    for i in 0 1 2; do cluster+=",e$i=http://127.0.0.1:${ports[i + 3]}"; done
+    for i in 0 1 2; do
+        local client=http://127.0.0.1:${ports[i]} peer=http://127.0.0.1:${ports[i + 3]}
+        run etcd "etcd$i" etcd --name "e$i" --data-dir "$work/etcd$i" \
+            --listen-client-urls "$client" --advertise-client-urls "$client" \
+            --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" \
+            --initial-cluster "${cluster:1}" --initial-cluster-state new
+    done
+    local all="127.0.0.1:${ports[0]},127.0.0.1:${ports[1]},127.0.0.1:${ports[2]}"
+    eventually etcd etcdctl_3 --endpoints "$all" endpoint health
+    endpoints[etcd]=$(etcdctl_3 --endpoints "$all" endpoint status -w json |
+        jq -r '.[] | select(.Status.leader == .Status.header.member_id) | .Endpoint')
+    [ -n "${endpoints[etcd]}" ] || die "etcd has no leader"
+}
+etcdctl_3() { ETCDCTL_API=3 etcdctl "$@"; }
+
+start_redis() {
+    local port
+    port=$(free_ports 1)
+    mkdir "$work/redis"
+    run redis redis redis-server --port "$port" --bind 127.0.0.1 --dir "$work/redis" --save '' \
+        --appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0
+    endpoints[redis]=127.0.0.1:$port
+    eventually redis load redis set --warmup 0s --requests 1
+}
+
+start_rangekv() {
+    local system=rangekv$1 count=$1 ports members='' all='' i
+    read -ra ports <<<"$(free_ports $((2 * count)))"
+    for ((i = 0; i < count; i++)); do
+        members+=",n$i=127.0.0.1:${ports[count + i]}"
+        all+=",127.0.0.1:${ports[i]}"
+    done
+    for ((i = 0; i < count; i++)); do
+        run "$system" "$system-$i" "$rangekv" start --id "n$i" --data-dir "$work/$system-$i" \
+            --address "127.0.0.1:${ports[count + i]}" --redis-address "127.0.0.1:${ports[i]}" \
+            --bootstrap-members "${members:1}" --bootstrap="$([ "$i" = 0 ] && echo true || echo false)"
+    done
+    endpoints[$system]=${all:1}
+    eventually "$system" load "$system" set --warmup 0s --requests 100
+}
+
+# load SYSTEM COMMAND FLAGS…: one run of the generator.
+load() {
+    local system=$1 command=$2
+    shift 2
+    local protocol=resp connections=()
+    [ "$system" = etcd ] && { protocol=etcd; connections=(--connections 3); }
+    "$rangekv" bench --json --protocol $protocol "${connections[@]}" --endpoints "${endpoints[$system]}" \
+        --command "$command" --clients $clients --value-size $value --keys $keys "$@"
+}
+
+# CPU ticks that processes have used so far (utime + stime, fields 14 and 15).
+process_ticks() {
+    local pid total=0 fields
+    for pid in "$@"; do
+        fields=$(sed 's/.*) //' "/proc/$pid/stat") || die "process $pid has ended"
+        set -- $fields
+        total=$((total + ${12} + ${13}))
+    done
+    echo $total
+}
+machine_ticks() { awk '/^cpu / { print $2 + $3 + $4 + $7 + $8 + $9 }' /proc/stat; }
+
+# measure ROUND NAME SYSTEM COMMAND FLAGS…: appends one line of JSON to runs.
+measure() {
+    local round=$1 name=$2 system=$3 command=$4
+    shift 4
+    local before machine_before after machine_after report
+    # shellcheck disable=SC2086 # a list of pids
+    before=$(process_ticks ${pids[$system]})
+    machine_before=$(machine_ticks)
+    report=$(load "$system" "$command" --duration "${seconds}s" --warmup "${warmup}s" "$@") ||
+        die "$name on $system: no request succeeded: $(jq -c .errors <<<"$report")"
+    machine_after=$(machine_ticks)
+    # shellcheck disable=SC2086
+    after=$(process_ticks ${pids[$system]})
+    jq -c --arg system "$system" --arg load "$name" --argjson round "$round" \
+        --argjson server $((after - before)) --argjson machine $((machine_after - machine_before)) \
+        --argjson hz "$(getconf CLK_TCK)" --argjson warmup $warmup --argjson cores "$(nproc)" '
+        (.seconds + $warmup) as $wall
+        | ($server / $hz / $wall) as $server_cores
+        | {$system, $load, $round, throughput, failed, latency_ms, errors,
+           server_cpu_micros_per_request: ($server_cores / .throughput * 1e6),
+           generator_cpu_micros_per_request,
+           others_share: ([($machine / $hz / $wall - $server_cores - .generator_busy) / $cores, 0] | max)}
+        ' <<<"$report" | tee -a "$work/runs" |
+        jq -r '"round \(.round)  \(.load)  \(.system): \(.throughput | floor)/s, p99 \(.latency_ms.p99) ms, \(.failed) errors, others \(.others_share * 100 | round) %"'
+}
+
+for system in "${systems[@]}"; do
+    case $system in
+        etcd) start_etcd ;;
+        redis) start_redis ;;
+        rangekv3) start_rangekv 3 ;;
+        rangekv1) start_rangekv 1 ;;
+        *) die "--systems $system: expected etcd, redis, rangekv3 or rangekv1" ;;
+    esac
+    load "$system" get --preload --warmup 0s --requests 1 >/dev/null
+done
+
+touch "$work/runs"
+for ((round = 1; round <= rounds; round++)); do
+    while read -r command pipeline name; do
+        for ((i = 0; i < ${#systems[@]}; i++)); do
+            system=${systems[(i + round - 1) % ${#systems[@]}]}
+            flags=(--pipeline "$pipeline")
+            if [ "$command" = incr ]; then
+                [ "$system" = etcd ] && continue
+                flags+=(--distribution hot)
+            fi
+            measure "$round" "$name" "$system" "$command" "${flags[@]}"
+            sleep 0.5 # what a write leaves behind (compaction, heartbeats) is not the next one's
+        done
+    done <<'LOADS'
+set 1 SET
+get 1 GET
+set 16 SET, pipeline 16
+get 16 GET, pipeline 16
+incr 1 INCR of one key
+LOADS
+done
+
+jq -s --arg cpu "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1)" \
+    --argjson cores "$(nproc)" --argjson clients $clients --argjson value $value \
+    --argjson keys $keys --argjson seconds "$seconds" --argjson rounds "$rounds" \
+    '{machine: {$cpu, $cores}, load: {$clients, value_bytes: $value, $keys, $seconds, $rounds}, runs: .}' \
+    "$work/runs" >"$out/compare.json"
+jq -r -f "$here/table.jq" "$out/compare.json" | tee "$out/compare.md"

@@ -1,3 +1,5 @@
+//! What the range cache learns, and what it forgets.
+
 use super::*;
 use bytes::Bytes;
 use proptest::prelude::*;

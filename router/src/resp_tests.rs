@@ -1,3 +1,5 @@
+//! Requests, whole and in pieces.
+
 use super::*;
 use proptest::prelude::*;
 

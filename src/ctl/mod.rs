@@ -19,7 +19,7 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The bytes that [`hex`] wrote; `None` = it didn't.
 pub fn unhex(text: &str) -> Option<Vec<u8>> {
     let digit = |digit: u8| (digit as char).to_digit(16);
-    if text.len() % 2 != 0 {
+    if !text.len().is_multiple_of(2) {
         return None;
     }
     let byte = |pair: &[u8]| Some((digit(pair[0])? * 16 + digit(pair[1])?) as u8);

@@ -2,6 +2,8 @@
 //!
 //! `STORAGE_SEEDS=n` runs n seeds instead of the default; a failure names its seed.
 
+#![allow(clippy::disallowed_methods, reason = "real files take real time")]
+
 mod storage_support;
 
 use bytes::Bytes;

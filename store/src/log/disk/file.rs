@@ -8,6 +8,11 @@
 //! The directory is not locked: the state engine of the same store locks its own, and is
 //! opened first.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the shell: owns files and a thread that prepares them"
+)]
+
 use super::LogDisk;
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

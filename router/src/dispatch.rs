@@ -17,7 +17,7 @@
 //!
 //! Sans-IO: time is an argument in milliseconds, effects go through `&dyn Stores`.
 
-use crate::cache::{Asked, Route, SharedCache, Snapshot};
+use crate::cache::{Asked, RangeCache, Route, SharedCache, Snapshot};
 use crate::retry::{Action, Ask, Attempt, DoorError, Policy};
 use crate::stores::Stores;
 use bytes::Bytes;
@@ -64,6 +64,7 @@ pub struct Call {
 #[derive(Clone, Debug, Default)]
 struct Attempts {
     tries: u32,
+    at_once: u32,
     last: Option<Asked>,
     another: bool,
     /// Of the last send: the order within the lane.
@@ -203,6 +204,11 @@ impl Dispatcher {
     pub fn lookup(&mut self, key: &[u8]) -> Option<Arc<Route>> {
         self.shared.refresh(&mut self.routes);
         self.routes.cache.lookup(key).cloned()
+    }
+
+    /// The current routes, as of the last [`lookup`](Self::lookup).
+    pub fn routes(&self) -> &RangeCache {
+        &self.routes.cache
     }
 
     /// Whether nothing is unanswered.
@@ -502,6 +508,7 @@ impl Dispatcher {
             now_ms,
             deadline_ms: call.deadline_ms,
             tries: call.attempts.tries,
+            at_once: call.attempts.at_once,
             read_only: call.read_only,
             asked,
             news: news || moved_on,
@@ -510,6 +517,11 @@ impl Dispatcher {
             Action::GiveUp(error) => Some(self.end(call, Err(error))),
             Action::RetryAt { when_ms, ask } => {
                 call.attempts.another = ask == Ask::Another;
+                call.attempts.at_once = if when_ms <= now_ms {
+                    call.attempts.at_once + 1
+                } else {
+                    0
+                };
                 call.attempts.why = Some(error);
                 let Some(lane) = self.lanes.get_mut(&asked.range) else {
                     let result = Err(call.gave_up());

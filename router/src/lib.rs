@@ -15,3 +15,5 @@ pub mod cache;
 pub mod retry;
 
 pub mod dispatch;
+
+pub mod session;

@@ -17,8 +17,7 @@ pub struct Policy {
     pub backoff_min_ms: u64,
     /// The wait doubles up to this.
     pub backoff_max_ms: u64,
-    /// Retries without a wait, in a row from the start: two stores that point at each other
-    /// must not spin.
+    /// Retries without a wait, in a row: two stores that point at each other must not spin.
     pub immediate_max: u32,
     /// Sends of a request to a busy range before the client is told: a client that is never
     /// told never slows down.
@@ -48,6 +47,8 @@ pub struct Attempt {
     pub deadline_ms: u64,
     /// How often it has been sent, this time included: at least 1.
     pub tries: u32,
+    /// How many of the last retries went without a wait.
+    pub at_once: u32,
     /// It has no effect.
     pub read_only: bool,
     /// Where it was sent.
@@ -114,7 +115,7 @@ impl Policy {
                 leader: Some(hint), ..
             } => {
                 let elsewhere = hint.store != attempt.asked.store || hint.term > attempt.asked.term;
-                if elsewhere && attempt.tries <= self.immediate_max {
+                if elsewhere && attempt.at_once < self.immediate_max {
                     self.at(now, Ask::Route, error, attempt)
                 } else {
                     self.at(
@@ -126,7 +127,7 @@ impl Policy {
                 }
             }
             RequestError::EpochNotMatch { .. } => {
-                if attempt.news && attempt.tries <= self.immediate_max {
+                if attempt.news && attempt.at_once < self.immediate_max {
                     self.at(now, Ask::Route, error, attempt)
                 } else {
                     self.at(

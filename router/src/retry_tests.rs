@@ -1,6 +1,7 @@
 //! The policy as a table: what came back, then what is done.
 //!
-//! `<r|w> <tries> <now> <error> -> <action>`; the request went to store 1 in term 5 and must
+//! `<r|w> <tries> <now> <error> -> <action>`, where `9/0` is the ninth try, with a wait before
+//! it, and a bare number means that all went at once; the request went to store 1 in term 5 and must
 //! be answered by 5000. Errors: `leader=<store>@<term>`, `leader=?`, `epoch+` (news),
 //! `epoch=` (no news), `notfound`, `unavailable`, `unknown`, `busy=<ms>`, `invalid`.
 
@@ -13,6 +14,8 @@ w 1 0 leader=2@6      -> 0 route
 w 1 0 leader=1@6      -> 0 route
 w 4 0 leader=2@6      -> 0 route
 w 5 0 leader=2@6      -> 160 another
+w 9/0 0 leader=2@6    -> 0 route
+w 9/4 0 leader=2@6    -> 250 another
 w 1 0 leader=1@5      -> 10 another
 # Nobody known: the other replicas in turn, 10 to 250 ms apart.
 w 1 0 leader=?        -> 10 another
@@ -82,11 +85,14 @@ fn each_error_has_its_remedy() {
     {
         let (given, expected) = line.split_once("->").unwrap();
         let words: Vec<&str> = given.split_whitespace().collect();
+        let (tries, at_once) = words[1].split_once('/').unwrap_or((words[1], ""));
+        let tries: u32 = tries.parse().unwrap();
         let (error, news) = error(words[3]);
         let attempt = Attempt {
             now_ms: words[2].parse().unwrap(),
             deadline_ms: 5000,
-            tries: words[1].parse().unwrap(),
+            tries,
+            at_once: at_once.parse().unwrap_or(tries - 1),
             read_only: words[0] == "r",
             asked: Asked {
                 range: RangeId(7),

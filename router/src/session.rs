@@ -1,0 +1,815 @@
+//! One Redis connection without its socket: commands in, replies out, in order.
+//!
+//! Inputs are parsed commands, responses of stores and the time; effects go through
+//! `&dyn Stores` and a buffer of replies. After a batch of inputs the driver calls
+//! [`pump`](Session::pump) once.
+//!
+//! Invariants:
+//! - Each command has exactly one reply (none under `CLIENT REPLY OFF` and `SKIP`), in the
+//!   order of the commands, though they are evaluated in several ranges at once.
+//! - A command sees all earlier ones of its connection, also when pipelined: keys meet in a
+//!   lane of the [`Dispatcher`], and a read is served on this thread only if nothing is under
+//!   way in its range.
+//! - Commands start in order. One that may not start yet holds back those behind it.
+//! - What is unanswered is bounded: see [`accepts_more`](Session::accepts_more).
+
+mod clients;
+mod connection;
+mod gather;
+mod info;
+mod scan;
+mod walk;
+
+pub use clients::{Client, Clients, HangUp};
+
+use crate::cache::{Route, SharedCache};
+use crate::dispatch::{Call, CallId, Dispatcher, Outcome};
+use crate::resp::Limits;
+use crate::retry::{DoorError, Policy};
+use crate::stores::Stores;
+use bytes::{Bytes, BytesMut};
+use clients::ClientState;
+use gather::{Gather, Merge};
+use rangekv_model::redis::codec::{encode_command, Protocol};
+use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::spec::{self, Spec};
+use rangekv_model::redis::{keys, reply};
+use rangekv_proto::{EvaluatorId, ReplySink};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use walk::{Step, Walk};
+
+/// Figures of a Redis door.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// How long a command may go without an answer. A walk has as long for each page.
+    pub deadline_ms: u64,
+    /// Unanswered commands of one connection; it reads no more beyond.
+    pub window_commands: usize,
+    /// Bytes of the arguments of unanswered commands of one connection.
+    pub window_bytes: usize,
+    /// Bytes of replies that wait for a slow client before nothing more is read from it.
+    pub replies_bytes: usize,
+    /// Bytes of one reply of `KEYS`.
+    pub keys_reply_bytes_max: usize,
+    /// Connections at a time.
+    pub clients_max: usize,
+    /// What a client may send.
+    pub limits: Limits,
+    /// What errors mean.
+    pub policy: Policy,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            deadline_ms: 5_000,
+            window_commands: 1024,
+            window_bytes: 16 << 20,
+            replies_bytes: 16 << 20,
+            keys_reply_bytes_max: 256 << 20,
+            clients_max: 10_000,
+            limits: Limits::default(),
+            policy: Policy::default(),
+        }
+    }
+}
+
+/// What the door asks of the process that it is part of.
+pub trait Node: Send + Sync {
+    /// Microseconds since the Unix epoch, for `TIME`.
+    fn unix_micros(&self) -> u64;
+
+    /// Appends what the node knows of a section of `INFO`: `server`, `memory`, `stats`,
+    /// `replication`, `cluster`, `keyspace` or one of its own. Nothing but what is true.
+    fn info(&self, section: &str, lines: &mut Vec<(String, String)>);
+}
+
+/// What all connections of a Redis door share.
+pub struct Door {
+    /// Figures.
+    pub config: Config,
+    /// Where ranges are.
+    pub cache: Arc<SharedCache>,
+    /// The process.
+    pub node: Arc<dyn Node>,
+    /// Who is connected.
+    pub clients: Clients,
+    commands: AtomicU64,
+}
+
+impl Door {
+    /// A door without connections.
+    pub fn new(config: Config, cache: Arc<SharedCache>, node: Arc<dyn Node>) -> Self {
+        Door {
+            config,
+            cache,
+            node,
+            clients: Clients::default(),
+            commands: AtomicU64::new(0),
+        }
+    }
+
+    /// Commands processed by all connections so far.
+    pub fn commands(&self) -> u64 {
+        self.commands.load(Ordering::Relaxed)
+    }
+}
+
+/// A command whose reply is owed.
+struct Slot {
+    context: Context,
+    deadline_ms: u64,
+    bytes: usize,
+    state: State,
+}
+
+/// What a command was typed under.
+#[derive(Clone, Copy)]
+struct Context {
+    db: u8,
+    protocol: Protocol,
+    muted: bool,
+}
+
+enum State {
+    /// Not started.
+    Waiting {
+        spec: &'static Spec,
+        args: Vec<Bytes>,
+    },
+    /// Sent to one range as it is.
+    Single {
+        spec: &'static Spec,
+        args: Vec<Bytes>,
+    },
+    /// Sent in parts.
+    Gather(Box<Gather>),
+    /// Walking.
+    Walk(Box<Walk>),
+    /// Answered; waits for the replies before it.
+    Done(Bytes),
+}
+
+/// What came of the attempt to start a command.
+enum Begun {
+    Reply(Bytes),
+    Single,
+    Gather(Box<Gather>),
+    Walk(Box<Walk>),
+    Blocked,
+}
+
+/// Pages of a walk that are taken on this thread before other connections get a turn.
+const PAGES_PER_TURN: u32 = 4;
+
+/// See the module documentation.
+pub struct Session {
+    door: Arc<Door>,
+    client: Arc<Client>,
+    state: ClientState,
+    calls: Dispatcher,
+    queue: VecDeque<Slot>,
+    /// Number of the command at the front of the queue.
+    first: u64,
+    /// Numbers of commands not started, in order.
+    waiting: VecDeque<u64>,
+    /// Number of the walk under way.
+    walking: Option<u64>,
+    /// The walk has a page to ask for.
+    page_due: bool,
+    held_bytes: usize,
+    out: BytesMut,
+    outcomes: Vec<Outcome>,
+    seed: u64,
+    commands: u64,
+    closing: bool,
+}
+
+impl Session {
+    /// The session of a new connection. Responses of stores go to `sink`, and come back through
+    /// [`on_response`](Self::on_response); `seed` decides what `RANDOMKEY` finds.
+    pub fn new(door: Arc<Door>, client: Arc<Client>, sink: Arc<dyn ReplySink>, seed: u64) -> Self {
+        let calls = Dispatcher::new(door.cache.clone(), sink, door.config.policy);
+        Session {
+            door,
+            client,
+            state: ClientState::default(),
+            calls,
+            queue: VecDeque::new(),
+            first: 0,
+            waiting: VecDeque::new(),
+            walking: None,
+            page_due: false,
+            held_bytes: 0,
+            out: BytesMut::new(),
+            outcomes: Vec::new(),
+            seed: seed | 1,
+            commands: 0,
+            closing: false,
+        }
+    }
+
+    /// Whether another command may be handed to [`execute`](Self::execute): if not, the driver
+    /// stops reading until replies have gone out.
+    pub fn accepts_more(&self) -> bool {
+        let config = &self.door.config;
+        self.queue.len() < config.window_commands
+            && self.held_bytes < config.window_bytes
+            && self.out.len() < config.replies_bytes
+            && !self.closing
+    }
+
+    /// Replies that are ready. The driver takes from the front what it has written.
+    pub fn replies(&mut self) -> &mut BytesMut {
+        &mut self.out
+    }
+
+    /// Whether the connection is to be closed once [`replies`](Self::replies) are written.
+    pub fn is_finished(&self) -> bool {
+        self.closing && self.queue.is_empty()
+    }
+
+    /// Whether no command is unanswered.
+    pub fn is_idle(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The stream is no RESP, or the process stops: nothing more is read.
+    pub fn close(&mut self, error: Option<&str>) {
+        if let Some(error) = error {
+            let context = Context {
+                muted: false,
+                ..self.context()
+            };
+            self.push_reply(context, reply::error(error));
+        }
+        self.closing = true;
+    }
+
+    /// Takes in a command; `args` is not empty, and is left in no particular state.
+    pub fn execute(&mut self, args: &mut Vec<Bytes>, now_ms: u64, stores: &dyn Stores) {
+        if self.closing {
+            return;
+        }
+        self.commands += 1;
+        let context = self.context();
+        self.state.skip_one = false;
+        let Some(spec) = spec::lookup(&args[0]) else {
+            let reply = self.beside_the_table(args);
+            return self.push_reply(context, reply);
+        };
+        self.state.last_command = spec.name;
+        if !spec.accepts(args.len()) {
+            let error = CommandError::Arity(spec.name.to_owned());
+            return self.push_reply(context, error.to_reply());
+        }
+        if spec.route == spec::Route::Connection {
+            let reply = self.connection_command(spec, args, now_ms);
+            // What decides about replies decides about its own too.
+            let decides = spec.name == "reset"
+                || (spec.name == "client" && args[1].eq_ignore_ascii_case(b"reply"));
+            let muted = match decides {
+                true => self.state.muted || self.state.skip_one,
+                false => context.muted,
+            };
+            return self.push_reply(Context { muted, ..context }, reply);
+        }
+        let deadline_ms = now_ms + self.door.config.deadline_ms;
+        let begun = match self.waiting.is_empty() {
+            true => {
+                let number = self.first + self.queue.len() as u64;
+                self.begin(number, spec, args, context, deadline_ms, now_ms, stores)
+            }
+            false => Begun::Blocked,
+        };
+        let state = match begun {
+            Begun::Reply(reply) => return self.push_reply(context, reply),
+            Begun::Single => State::Single {
+                spec,
+                args: std::mem::take(args),
+            },
+            Begun::Gather(gather) => State::Gather(gather),
+            Begun::Walk(walk) => State::Walk(walk),
+            Begun::Blocked => {
+                self.waiting.push_back(self.first + self.queue.len() as u64);
+                State::Waiting {
+                    spec,
+                    args: std::mem::take(args),
+                }
+            }
+        };
+        let bytes = 64 + state.args_bytes();
+        self.held_bytes += bytes;
+        self.queue.push_back(Slot {
+            context,
+            deadline_ms,
+            bytes,
+            state,
+        });
+    }
+
+    /// Takes in a store's response.
+    pub fn on_response(
+        &mut self,
+        token: u64,
+        response: rangekv_proto::Response,
+        now_ms: u64,
+        stores: &dyn Stores,
+    ) {
+        if let Some(outcome) = self.calls.on_response(token, response, now_ms, stores) {
+            self.settle(outcome);
+        }
+    }
+
+    /// Takes in that time has passed.
+    pub fn on_timer(&mut self, now_ms: u64, stores: &dyn Stores) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.calls.on_timer(now_ms, stores, &mut outcomes);
+        outcomes.drain(..).for_each(|outcome| self.settle(outcome));
+        self.outcomes = outcomes;
+        // Behind a walk commands wait for as long as it gets on.
+        if self.walking.is_none() {
+            let first = self.first;
+            let queue = &mut self.queue;
+            self.waiting.retain(|number| {
+                let slot = &mut queue[(number - first) as usize];
+                let expired = slot.deadline_ms <= now_ms;
+                if expired {
+                    let why = "an earlier request of this connection is still waiting";
+                    slot.state = State::Done(door_error(&DoorError::Unavailable(why.into())));
+                }
+                !expired
+            });
+        }
+    }
+
+    /// When [`on_timer`](Self::on_timer) and [`pump`](Self::pump) are to be called at the latest.
+    pub fn next_timer(&self) -> Option<u64> {
+        if self.page_due {
+            return Some(0);
+        }
+        let waiting = match (self.walking, self.waiting.front()) {
+            (None, Some(number)) => Some(self.queue[(number - self.first) as usize].deadline_ms),
+            _ => None,
+        };
+        waiting.into_iter().chain(self.calls.next_timer()).min()
+    }
+
+    /// Starts what can be started, sends it, and moves finished replies to
+    /// [`replies`](Self::replies). Called once after each batch of inputs.
+    pub fn pump(&mut self, now_ms: u64, stores: &dyn Stores) {
+        if self.commands > 0 {
+            self.door
+                .commands
+                .fetch_add(self.commands, Ordering::Relaxed);
+            self.commands = 0;
+            self.client.update(&self.state, now_ms);
+        }
+        if !self.queue.is_empty() {
+            self.restart(now_ms, stores);
+            if self.page_due {
+                self.walk(now_ms, stores);
+            }
+            self.drain(now_ms);
+            while self.start_waiting(now_ms, stores) {
+                self.drain(now_ms);
+            }
+        }
+        self.calls.flush(stores);
+        if cfg!(debug_assertions) {
+            self.calls.check_invariants();
+        }
+    }
+
+    /// Starts the first of the waiting commands; whether it did.
+    fn start_waiting(&mut self, now_ms: u64, stores: &dyn Stores) -> bool {
+        let Some(&number) = self.waiting.front() else {
+            return false;
+        };
+        let slot = &mut self.queue[(number - self.first) as usize];
+        let (context, deadline_ms) = (slot.context, slot.deadline_ms);
+        let state = std::mem::replace(&mut slot.state, State::Done(Bytes::new()));
+        let State::Waiting { spec, mut args } = state else {
+            slot.state = state;
+            self.waiting.pop_front();
+            return true;
+        };
+        let begun = self.begin(
+            number,
+            spec,
+            &mut args,
+            context,
+            deadline_ms,
+            now_ms,
+            stores,
+        );
+        let blocked = matches!(begun, Begun::Blocked);
+        let state = match begun {
+            Begun::Reply(reply) => State::Done(reply),
+            Begun::Single => State::Single { spec, args },
+            Begun::Gather(gather) => State::Gather(gather),
+            Begun::Walk(walk) => State::Walk(walk),
+            Begun::Blocked => State::Waiting { spec, args },
+        };
+        self.queue[(number - self.first) as usize].state = state;
+        if !blocked {
+            self.waiting.pop_front();
+        }
+        if self.walking == Some(number) {
+            self.walk(now_ms, stores);
+        }
+        !blocked
+    }
+
+    /// Starts a command if it may not overtake anything. Takes `args` if it needs to keep them
+    /// in another form than as they are.
+    #[allow(clippy::too_many_arguments)]
+    fn begin(
+        &mut self,
+        number: u64,
+        spec: &'static Spec,
+        args: &mut Vec<Bytes>,
+        context: Context,
+        deadline_ms: u64,
+        now_ms: u64,
+        stores: &dyn Stores,
+    ) -> Begun {
+        if self.walking.is_some() {
+            return Begun::Blocked;
+        }
+        let Context { db, protocol, .. } = context;
+        if spec.route == spec::Route::Keyspace {
+            if !self.calls.is_idle() {
+                return Begun::Blocked;
+            }
+            let bytes_max = self.door.config.keys_reply_bytes_max;
+            self.seed ^= self.seed << 13;
+            self.seed ^= self.seed >> 7;
+            self.seed ^= self.seed << 17;
+            return match Walk::new(spec, args, db, protocol, self.seed, bytes_max) {
+                Err(error) => Begun::Reply(error),
+                Ok(walk) => {
+                    self.walking = Some(number);
+                    self.page_due = true;
+                    Begun::Walk(Box::new(walk))
+                }
+            };
+        }
+        let one_key = spec.first_key > 0
+            && (i16::from(spec.last_key) == i16::from(spec.first_key)
+                || (spec.last_key < 0 && args.len() == usize::from(spec.first_key) + 1));
+        let first_key = match args.get(usize::from(spec.first_key)) {
+            // `OBJECT HELP` and its like have no key: any range can answer.
+            None => keys::slot_start(0),
+            Some(key) => keys::record_key(db, key),
+        };
+        let route = self.calls.lookup(&first_key);
+        let mut record_keys = Vec::new();
+        if !one_key {
+            record_keys = spec::record_keys(spec, db, args);
+        }
+        let stray = |route: &Arc<Route>| {
+            record_keys
+                .iter()
+                .any(|key| !route.descriptor.contains(key))
+        };
+        if !route.as_ref().is_some_and(stray) {
+            if !self.calls.admits(route.as_deref()) {
+                return Begun::Blocked;
+            }
+            let command = encode_command(protocol, db, args);
+            let id = CallId {
+                command: number,
+                part: 0,
+            };
+            let redis = EvaluatorId::REDIS;
+            let call = Call::new(
+                id,
+                first_key,
+                redis,
+                spec.is_readonly(),
+                command,
+                deadline_ms,
+            );
+            return match self.calls.start(call, route, now_ms, stores) {
+                Some(reply) => Begun::Reply(reply),
+                None => Begun::Single,
+            };
+        }
+        let Some(merge) = merge_of(spec) else {
+            return Begun::Reply(cross_range(spec));
+        };
+        let all: Vec<u32> = (0..record_keys.len() as u32).collect();
+        let groups = gather::group(self.calls.routes(), &record_keys, &all);
+        if !groups
+            .iter()
+            .all(|(route, _)| self.calls.admits(route.as_deref()))
+        {
+            return Begun::Blocked;
+        }
+        let args = std::mem::take(args);
+        let mut gather = Gather::new(merge, spec, db, protocol, args, record_keys);
+        let parts: Vec<_> = groups
+            .into_iter()
+            .map(|(route, of)| (route, gather.add(of)))
+            .collect();
+        for (route, (part, key, command)) in parts {
+            let id = CallId {
+                command: number,
+                part,
+            };
+            let redis = EvaluatorId::REDIS;
+            let call = Call::new(id, key, redis, spec.is_readonly(), command, deadline_ms);
+            if let Some(reply) = self.calls.start(call, route, now_ms, stores) {
+                if let Some(reply) = gather.answer(part, reply) {
+                    return Begun::Reply(reply);
+                }
+            }
+        }
+        Begun::Gather(Box::new(gather))
+    }
+
+    /// Lets calls start over whose lane is answered and whose time has come.
+    fn restart(&mut self, now_ms: u64, stores: &dyn Stores) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        while let Some(calls) = self.calls.take_due(now_ms, &mut outcomes) {
+            for call in calls {
+                self.restart_call(call, now_ms, stores, &mut outcomes);
+            }
+            outcomes.drain(..).for_each(|outcome| self.settle(outcome));
+        }
+        outcomes.drain(..).for_each(|outcome| self.settle(outcome));
+        self.outcomes = outcomes;
+    }
+
+    /// Routes a call anew: its range may be another one, or its keys may lie in several.
+    fn restart_call(
+        &mut self,
+        call: Call,
+        now_ms: u64,
+        stores: &dyn Stores,
+        outcomes: &mut Vec<Outcome>,
+    ) {
+        let id = call.id;
+        let Some(index) = id.command.checked_sub(self.first) else {
+            return;
+        };
+        let Some(slot) = self.queue.get_mut(index as usize) else {
+            return;
+        };
+        let db = slot.context.db;
+        let mut start = |calls: &mut Dispatcher, call: Call, route: Option<Arc<Route>>| {
+            let id = call.id;
+            let range_end = route.as_ref().map(|r| r.descriptor.end.clone());
+            if let Some(reply) = calls.start(call, route, now_ms, stores) {
+                let range_end = range_end.unwrap_or_default();
+                outcomes.push(Outcome {
+                    id,
+                    result: Ok(reply),
+                    range_end,
+                });
+            }
+        };
+        if let State::Single { spec, args } = &mut slot.state {
+            let route = self.calls.lookup(&call.key);
+            let several = route.is_some() && spec::keys(spec, args).nth(1).is_some();
+            let record_keys = if several {
+                spec::record_keys(spec, db, args)
+            } else {
+                Vec::new()
+            };
+            let stray = |r: &Arc<Route>| record_keys.iter().any(|k| !r.descriptor.contains(k));
+            if !route.as_ref().is_some_and(stray) {
+                return start(&mut self.calls, call, route);
+            }
+            let Some(merge) = merge_of(spec) else {
+                slot.state = State::Done(cross_range(spec));
+                return;
+            };
+            let all: Vec<u32> = (0..record_keys.len() as u32).collect();
+            let args = std::mem::take(args);
+            let protocol = slot.context.protocol;
+            let mut gather = Gather::new(merge, spec, db, protocol, args, record_keys);
+            // One part for now; it is cut below.
+            gather.add(all);
+            slot.state = State::Gather(Box::new(gather));
+        }
+        match &mut slot.state {
+            State::Gather(gather) => {
+                let of = gather.of(id.part).to_vec();
+                let groups = gather::group(self.calls.routes(), gather.keys(), &of);
+                for (n, (route, of)) in groups.into_iter().enumerate() {
+                    let (part, key, command) = match n {
+                        0 => gather.narrow(id.part, of),
+                        _ => gather.add(of),
+                    };
+                    let id = CallId { part, ..id };
+                    start(&mut self.calls, call.divided(id, key, command), route);
+                }
+            }
+            State::Walk(_) => {
+                let route = self.calls.lookup(&call.key);
+                start(&mut self.calls, call, route);
+            }
+            State::Single { .. } | State::Waiting { .. } | State::Done(_) => {}
+        }
+    }
+
+    /// Takes in how a call ended.
+    fn settle(&mut self, outcome: Outcome) {
+        let Outcome {
+            id,
+            result,
+            range_end,
+        } = outcome;
+        let Some(index) = id.command.checked_sub(self.first) else {
+            return;
+        };
+        let Some(slot) = self.queue.get_mut(index as usize) else {
+            return;
+        };
+        let reply = match (&mut slot.state, result) {
+            (State::Single { .. }, Ok(reply)) => Some(reply),
+            (State::Single { .. }, Err(error)) => Some(door_error(&error)),
+            (State::Gather(gather), Ok(reply)) => gather.answer(id.part, reply),
+            (State::Gather(gather), Err(error)) => {
+                let unknown =
+                    !gather.is_read_only() && matches!(error, DoorError::OutcomeUnknown(_));
+                gather.fail(door_error(&error), unknown)
+            }
+            (State::Walk(walk), Ok(page)) => match walk.on_page(&page, &range_end) {
+                Step::Reply(reply) => Some(reply),
+                Step::Again => {
+                    self.page_due = true;
+                    None
+                }
+            },
+            (State::Walk(walk), Err(error)) => Some(match walk.has_effect() {
+                true => door_error(&DoorError::OutcomeUnknown(format!(
+                    "some of the keys are deleted; {error}"
+                ))),
+                false => door_error(&error),
+            }),
+            (State::Waiting { .. } | State::Done(_), _) => None,
+        };
+        if let Some(reply) = reply {
+            slot.state = State::Done(reply);
+        }
+    }
+
+    /// Asks for pages of the walk until one is under way, the walk is over, or it is the turn
+    /// of others.
+    fn walk(&mut self, now_ms: u64, stores: &dyn Stores) {
+        for _ in 0..PAGES_PER_TURN {
+            let Some(number) = self.walking.filter(|_| self.page_due) else {
+                return;
+            };
+            let Some(index) = number.checked_sub(self.first) else {
+                return;
+            };
+            let Some(slot) = self.queue.get_mut(index as usize) else {
+                return;
+            };
+            let State::Walk(walk) = &mut slot.state else {
+                return;
+            };
+            self.page_due = false;
+            let deadline_ms = now_ms + self.door.config.deadline_ms;
+            let id = CallId {
+                command: number,
+                part: 0,
+            };
+            let (key, page) = (walk.at().clone(), walk.page());
+            let read_only = walk.is_read_only();
+            let call = Call::new(id, key, EvaluatorId::REDIS, read_only, page, deadline_ms);
+            let route = self.calls.lookup(&call.key);
+            let range_end = route
+                .as_ref()
+                .map(|r| r.descriptor.end.clone())
+                .unwrap_or_default();
+            match self.calls.start(call, route, now_ms, stores) {
+                Some(reply) => self.settle(Outcome {
+                    id,
+                    result: Ok(reply),
+                    range_end,
+                }),
+                None => return,
+            }
+        }
+    }
+
+    /// Moves replies from the front of the queue to the buffer.
+    fn drain(&mut self, now_ms: u64) {
+        while let Some(Slot {
+            state: State::Done(_),
+            ..
+        }) = self.queue.front()
+        {
+            let Some(slot) = self.queue.pop_front() else {
+                return;
+            };
+            if let (State::Done(reply), false) = (&slot.state, slot.context.muted) {
+                self.out.extend_from_slice(reply);
+            }
+            self.held_bytes -= slot.bytes;
+            let walked = self.walking == Some(self.first);
+            self.first += 1;
+            while self
+                .waiting
+                .front()
+                .is_some_and(|number| *number < self.first)
+            {
+                self.waiting.pop_front();
+            }
+            if walked {
+                self.walking = None;
+                self.page_due = false;
+                // Commands that waited for a walk have their time from now on.
+                for number in &self.waiting {
+                    let slot = &mut self.queue[(number - self.first) as usize];
+                    slot.deadline_ms = now_ms + self.door.config.deadline_ms;
+                }
+            }
+        }
+    }
+
+    fn context(&self) -> Context {
+        let state = &self.state;
+        Context {
+            db: state.db,
+            protocol: state.protocol,
+            muted: state.muted || state.skip_one,
+        }
+    }
+
+    fn push_reply(&mut self, context: Context, reply: Bytes) {
+        if self.queue.is_empty() {
+            if !context.muted {
+                self.out.extend_from_slice(&reply);
+            }
+            self.first += 1;
+            return;
+        }
+        let bytes = 64 + reply.len();
+        self.held_bytes += bytes;
+        self.queue.push_back(Slot {
+            context,
+            deadline_ms: u64::MAX,
+            bytes,
+            state: State::Done(reply),
+        });
+    }
+}
+
+impl State {
+    fn args_bytes(&self) -> usize {
+        match self {
+            State::Waiting { args, .. } | State::Single { args, .. } => {
+                args.iter().map(|arg| arg.len() + size_of::<Bytes>()).sum()
+            }
+            State::Gather(gather) => gather.bytes(),
+            State::Walk(_) => 0,
+            State::Done(reply) => reply.len(),
+        }
+    }
+}
+
+fn merge_of(spec: &Spec) -> Option<Merge> {
+    match spec.route {
+        spec::Route::FanOutArray => Some(Merge::Array),
+        spec::Route::FanOutSum => Some(Merge::Sum),
+        spec::Route::Lcs => Some(Merge::Lcs),
+        spec::Route::SingleRange | spec::Route::Connection | spec::Route::Keyspace => None,
+    }
+}
+
+fn cross_range(spec: &Spec) -> Bytes {
+    reply::error(&format!(
+        "CROSSSLOT Keys of '{}' lie in different ranges; atomic writes across ranges are not \
+         supported yet, use a {{hash tag}}",
+        spec.name
+    ))
+}
+
+/// What a Redis client is told when there is no result.
+///
+/// - `CLUSTERDOWN …`: nothing was written; no leader could be reached in time.
+/// - `UNKNOWN …`: the write may or may not take effect, even later. Redis has no such error: it
+///   is what a client of Redis would have to conclude from a broken connection.
+/// - `TRYAGAIN …`: nothing was written; the range has too much to do.
+fn door_error(error: &DoorError) -> Bytes {
+    reply::error(&match error {
+        DoorError::Unavailable(why) => format!("CLUSTERDOWN The cluster is down: {why}"),
+        DoorError::OutcomeUnknown(why) => {
+            format!("UNKNOWN outcome unknown: {why}; the write may or may not take effect")
+        }
+        DoorError::Busy(why) => format!("TRYAGAIN The range is busy, nothing was written: {why}"),
+        DoorError::Invalid(why) => format!("ERR {why}"),
+    })
+}
+
+#[cfg(test)]
+#[path = "session/tests.rs"]
+mod tests;

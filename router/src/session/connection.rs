@@ -1,0 +1,383 @@
+//! Commands that concern the connection or the door, and never leave it.
+//!
+//! Texts and precedence of errors are those of Redis 7.2. There are no users and passwords:
+//! the default user is everyone, as in a Redis without `requirepass`.
+
+use super::clients::ClientState;
+use super::info::REDIS_VERSION;
+use super::walk::integer;
+use super::Session;
+use bytes::Bytes;
+use rangekv_model::redis::codec::Protocol;
+use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::reply::{self, Reply};
+use rangekv_model::redis::spec::Spec;
+use rangekv_model::redis::{command_docs, glob, keys};
+
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
+                           default user. Are you sure your configuration is correct?";
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+impl Session {
+    /// Answers a command of `Route::Connection`.
+    pub(super) fn connection_command(
+        &mut self,
+        spec: &'static Spec,
+        args: &[Bytes],
+        now_ms: u64,
+    ) -> Bytes {
+        let answer = match spec.name {
+            "ping" => match args {
+                [_] => Ok(reply::simple("PONG")),
+                [_, text] => Ok(reply::bulk(text)),
+                _ => Err(arity("ping")),
+            },
+            "echo" => Ok(reply::bulk(&args[1])),
+            "select" => self.select(&args[1]),
+            "hello" => self.hello(args),
+            "auth" => auth(args),
+            "quit" => {
+                self.closing = true;
+                Ok(reply::ok())
+            }
+            "reset" => {
+                self.state = ClientState::default();
+                Ok(reply::simple("RESET"))
+            }
+            "client" => self.client_command(args, now_ms),
+            "command" => Ok(command_docs::command(args, self.state.protocol)),
+            "info" => Ok(self.info(args)),
+            "time" => Ok(self.time()),
+            other => Err(reply::error(&format!(
+                "ERR '{other}' is not answered by this door"
+            ))),
+        };
+        answer.unwrap_or_else(|error| error)
+    }
+
+    /// Answers what the model's table does not list: `CONFIG` and `CLUSTER`, as far as there is
+    /// something true to say, and commands that do not exist.
+    pub(super) fn beside_the_table(&mut self, args: &[Bytes]) -> Bytes {
+        let is = |i: usize, name: &[u8]| {
+            args.get(i)
+                .is_some_and(|arg: &Bytes| arg.eq_ignore_ascii_case(name))
+        };
+        let answer = match args.len() {
+            1 if is(0, b"config") => Err(arity("config")),
+            1 if is(0, b"cluster") => Err(arity("cluster")),
+            _ if is(0, b"config") => self.config_command(args),
+            3 if is(0, b"cluster") && is(1, b"keyslot") => {
+                Ok(reply::int(i64::from(keys::slot(&args[2]))))
+            }
+            _ if is(0, b"cluster") => Err(reply::error(
+                "ERR This instance has cluster support disabled",
+            )),
+            _ => Err(CommandError::unknown_command(args).to_reply()),
+        };
+        answer.unwrap_or_else(|error| error)
+    }
+
+    fn select(&mut self, index: &[u8]) -> Result<Bytes, Bytes> {
+        match u8::try_from(integer(index)?) {
+            Ok(db) if db < keys::DATABASES => {
+                self.state.db = db;
+                Ok(reply::ok())
+            }
+            _ => Err(CommandError::DatabaseOutOfRange.to_reply()),
+        }
+    }
+
+    fn hello(&mut self, args: &[Bytes]) -> Result<Bytes, Bytes> {
+        let mut protocol = self.state.protocol;
+        if let Some(version) = args.get(1) {
+            protocol = match integer(version) {
+                Ok(2) => Protocol::Resp2,
+                Ok(3) => Protocol::Resp3,
+                Ok(_) => return Err(reply::error("NOPROTO unsupported protocol version")),
+                Err(_) => {
+                    let text = "ERR Protocol version is not an integer or out of range";
+                    return Err(reply::error(text));
+                }
+            };
+        }
+        let mut name = None;
+        let mut options = args.get(2..).unwrap_or_default();
+        while let Some(option) = options.first() {
+            options = match options {
+                [_, user, _, rest @ ..] if option.eq_ignore_ascii_case(b"auth") => {
+                    if user[..] != b"default"[..] {
+                        return Err(reply::error(WRONG_PASSWORD));
+                    }
+                    rest
+                }
+                [_, value, rest @ ..] if option.eq_ignore_ascii_case(b"setname") => {
+                    name = Some(client_name(value)?);
+                    rest
+                }
+                _ => {
+                    let option = String::from_utf8_lossy(option);
+                    let text = format!("ERR Syntax error in HELLO option '{option}'");
+                    return Err(reply::error(&text));
+                }
+            };
+        }
+        self.state.protocol = protocol;
+        if let Some(name) = name {
+            self.state.name = name;
+        }
+        let mut reply = Reply::new(protocol);
+        reply.map(7);
+        reply.bulk(b"server").bulk(b"redis");
+        reply.bulk(b"version").bulk(REDIS_VERSION.as_bytes());
+        reply.bulk(b"proto").int(i64::from(protocol.version()));
+        reply.bulk(b"id").int(self.client.id as i64);
+        reply.bulk(b"mode").bulk(b"standalone");
+        reply.bulk(b"role").bulk(b"master");
+        reply.bulk(b"modules").array(0);
+        Ok(reply.finish())
+    }
+
+    fn time(&self) -> Bytes {
+        let micros = self.door.node.unix_micros();
+        let mut reply = Reply::new(self.state.protocol);
+        reply.array(2);
+        reply.bulk((micros / 1_000_000).to_string().as_bytes());
+        reply.bulk((micros % 1_000_000).to_string().as_bytes());
+        reply.finish()
+    }
+
+    fn config_command(&self, args: &[Bytes]) -> Result<Bytes, Bytes> {
+        let sub = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
+        match (sub.as_str(), &args[2..]) {
+            ("get", []) => Err(arity("config|get")),
+            ("get", patterns) => {
+                let config = &self.door.config;
+                let known = [
+                    ("appendonly", "yes".to_owned()),
+                    ("appendfsync", "always".to_owned()),
+                    ("databases", keys::DATABASES.to_string()),
+                    ("maxclients", config.clients_max.to_string()),
+                    ("maxmemory", "0".to_owned()),
+                    ("maxmemory-policy", "noeviction".to_owned()),
+                    (
+                        "proto-max-bulk-len",
+                        config.limits.bulk_bytes_max.to_string(),
+                    ),
+                    ("save", String::new()),
+                    ("timeout", "0".to_owned()),
+                ];
+                let asked = |name: &str| {
+                    let matches = |pattern: &Bytes| {
+                        glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
+                    };
+                    patterns.iter().any(matches)
+                };
+                let found: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
+                let mut reply = Reply::new(self.state.protocol);
+                reply.map(found.len());
+                for (name, value) in found {
+                    reply.bulk(name.as_bytes()).bulk(value.as_bytes());
+                }
+                Ok(reply.finish())
+            }
+            ("set", [name, _, ..]) => {
+                let name = String::from_utf8_lossy(name);
+                let text =
+                    format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'");
+                Err(reply::error(&text))
+            }
+            _ => Err(unknown_subcommand("CONFIG", &args[1])),
+        }
+    }
+
+    fn client_command(&mut self, args: &[Bytes], now_ms: u64) -> Result<Bytes, Bytes> {
+        let sub = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
+        match (sub.as_str(), &args[2..]) {
+            ("id", []) => Ok(reply::int(self.client.id as i64)),
+            ("getname", []) => match self.state.name.is_empty() {
+                true => Ok(reply::nil(self.state.protocol)),
+                false => Ok(reply::bulk(self.state.name.as_bytes())),
+            },
+            ("setname", [name]) => {
+                self.state.name = client_name(name)?;
+                Ok(reply::ok())
+            }
+            ("setinfo", [attribute, value]) => self.set_info(attribute, value),
+            ("no-evict", [switch]) => {
+                self.state.no_evict = on_or_off(switch)?;
+                Ok(reply::ok())
+            }
+            ("no-touch", [switch]) => {
+                self.state.no_touch = on_or_off(switch)?;
+                Ok(reply::ok())
+            }
+            ("reply", [mode]) => {
+                if mode.eq_ignore_ascii_case(b"on") {
+                    self.state.muted = false;
+                } else if mode.eq_ignore_ascii_case(b"off") {
+                    self.state.muted = true;
+                } else if mode.eq_ignore_ascii_case(b"skip") {
+                    self.state.skip_one = !self.state.muted;
+                } else {
+                    return Err(CommandError::Syntax.to_reply());
+                }
+                Ok(reply::ok())
+            }
+            ("info", []) => {
+                self.client.update(&self.state, now_ms);
+                Ok(self.text(&format!("{}\n", self.client.line(now_ms))))
+            }
+            ("list", filter) => self.client_list(filter, now_ms),
+            ("kill", [_, ..]) => self.client_kill(&args[2..]),
+            (
+                name @ ("id" | "getname" | "setname" | "setinfo" | "no-evict" | "no-touch"
+                | "reply" | "info" | "kill"),
+                _,
+            ) => Err(arity(&format!("client|{name}"))),
+            _ => Err(unknown_subcommand("CLIENT", &args[1])),
+        }
+    }
+
+    fn set_info(&mut self, attribute: &[u8], value: &[u8]) -> Result<Bytes, Bytes> {
+        let (field, name) = if attribute.eq_ignore_ascii_case(b"lib-name") {
+            (&mut self.state.lib_name, "lib-name")
+        } else if attribute.eq_ignore_ascii_case(b"lib-ver") {
+            (&mut self.state.lib_version, "lib-ver")
+        } else {
+            let attribute = String::from_utf8_lossy(attribute);
+            return Err(reply::error(&format!(
+                "ERR Unrecognized option '{attribute}'"
+            )));
+        };
+        if !value.iter().all(u8::is_ascii_graphic) {
+            let text = format!("ERR {name} cannot contain spaces, newlines or special characters.");
+            return Err(reply::error(&text));
+        }
+        *field = String::from_utf8_lossy(value).into_owned();
+        Ok(reply::ok())
+    }
+
+    fn client_list(&self, filter: &[Bytes], now_ms: u64) -> Result<Bytes, Bytes> {
+        self.client.update(&self.state, now_ms);
+        let is = |i: usize, name: &[u8]| filter[i].eq_ignore_ascii_case(name);
+        let ids = match filter {
+            [] => None,
+            [_, _, ..] if is(0, b"id") => {
+                let invalid = |_| reply::error("ERR Invalid client ID");
+                let ids: Result<Vec<i64>, Bytes> = filter[1..]
+                    .iter()
+                    .map(|id| integer(id).map_err(invalid))
+                    .collect();
+                Some(ids?)
+            }
+            [_, kind] if is(0, b"type") => match &kind.to_ascii_lowercase()[..] {
+                b"normal" => None,
+                b"master" | b"replica" | b"slave" | b"pubsub" => Some(Vec::new()),
+                _ => {
+                    let kind = String::from_utf8_lossy(kind);
+                    return Err(reply::error(&format!("ERR Unknown client type '{kind}'")));
+                }
+            },
+            _ => return Err(CommandError::Syntax.to_reply()),
+        };
+        let mut text = String::new();
+        for client in self.door.clients.all() {
+            if ids
+                .as_ref()
+                .is_none_or(|ids| ids.contains(&(client.id as i64)))
+            {
+                text.push_str(&client.line(now_ms));
+                text.push('\n');
+            }
+        }
+        Ok(self.text(&text))
+    }
+
+    fn client_kill(&mut self, args: &[Bytes]) -> Result<Bytes, Bytes> {
+        if let [address] = args {
+            let all = self.door.clients.all();
+            let found = all.iter().find(|c| c.address.as_bytes() == &address[..]);
+            let client = found.ok_or_else(|| reply::error("ERR No such client"))?;
+            if client.id == self.client.id {
+                self.closing = true;
+            } else {
+                client.kill();
+            }
+            return Ok(reply::ok());
+        }
+        let mut doomed = self.door.clients.all();
+        let mut skip_me = true;
+        for option in args.chunks(2) {
+            let [name, value] = option else {
+                return Err(CommandError::Syntax.to_reply());
+            };
+            match &name.to_ascii_lowercase()[..] {
+                b"id" => {
+                    let invalid = |_| reply::error("ERR client-id should be greater than 0");
+                    let id = integer(value).map_err(invalid)?;
+                    doomed.retain(|client| client.id as i64 == id);
+                }
+                b"addr" => doomed.retain(|client| client.address.as_bytes() == &value[..]),
+                b"laddr" => doomed.retain(|client| client.local_address.as_bytes() == &value[..]),
+                b"skipme" if value.eq_ignore_ascii_case(b"yes") => skip_me = true,
+                b"skipme" if value.eq_ignore_ascii_case(b"no") => skip_me = false,
+                _ => return Err(CommandError::Syntax.to_reply()),
+            }
+        }
+        doomed.retain(|client| !skip_me || client.id != self.client.id);
+        for client in &doomed {
+            if client.id == self.client.id {
+                self.closing = true;
+            } else {
+                client.kill();
+            }
+        }
+        Ok(reply::int(doomed.len() as i64))
+    }
+
+    fn text(&self, text: &str) -> Bytes {
+        let mut reply = Reply::new(self.state.protocol);
+        reply.verbatim(b"txt", text.as_bytes());
+        reply.finish()
+    }
+}
+
+fn auth(args: &[Bytes]) -> Result<Bytes, Bytes> {
+    match args {
+        [_, _] => Err(reply::error(NO_PASSWORD)),
+        [_, user, _] if user[..] == b"default"[..] => Ok(reply::ok()),
+        [_, _, _] => Err(reply::error(WRONG_PASSWORD)),
+        _ => Err(CommandError::Syntax.to_reply()),
+    }
+}
+
+fn client_name(name: &[u8]) -> Result<String, Bytes> {
+    if !name.iter().all(u8::is_ascii_graphic) {
+        let text = "ERR Client names cannot contain spaces, newlines or special characters.";
+        return Err(reply::error(text));
+    }
+    Ok(String::from_utf8_lossy(name).into_owned())
+}
+
+fn on_or_off(switch: &[u8]) -> Result<bool, Bytes> {
+    if switch.eq_ignore_ascii_case(b"on") {
+        Ok(true)
+    } else if switch.eq_ignore_ascii_case(b"off") {
+        Ok(false)
+    } else {
+        Err(CommandError::Syntax.to_reply())
+    }
+}
+
+fn arity(name: &str) -> Bytes {
+    CommandError::Arity(name.to_owned()).to_reply()
+}
+
+fn unknown_subcommand(command: &'static str, typed: &[u8]) -> Bytes {
+    let subcommand = String::from_utf8_lossy(&typed[..typed.len().min(128)]).into_owned();
+    CommandError::UnknownSubcommand {
+        command,
+        subcommand,
+    }
+    .to_reply()
+}

@@ -1,0 +1,272 @@
+//! Commands over a whole keyspace (`KEYS`, `DBSIZE`, `RANDOMKEY`, `FLUSHDB`, `FLUSHALL`; `SCAN`
+//! is in [`super::scan`]): ranges in key order, page by page.
+//!
+//! A walk is where it stands (a record key) and what it has gathered. Each page is asked of
+//! whichever range holds that key *then*, and the next one begins where it ended: a range that
+//! splits, merges or moves in the middle changes who is asked, never what has been seen.
+//!
+//! A connection does nothing else while it walks, so that `FLUSHALL` removes what was written
+//! before it on that connection and nothing that is written after it.
+
+use super::scan::Scan;
+use crate::reply as parse;
+use bytes::{Bytes, BytesMut};
+use rangekv_model::redis::codec::{encode_command, Protocol};
+use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::spec::Spec;
+use rangekv_model::redis::{keys, number, paging, reply};
+
+/// Records that one page visits at most: bounds how long a worker is kept.
+const PAGE_RECORDS: u32 = 2_000;
+
+/// A walk in progress.
+#[derive(Debug)]
+pub(super) struct Walk {
+    db: u8,
+    protocol: Protocol,
+    /// Where the next page begins: a record key, or the start of a range.
+    at: Bytes,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Count {
+        keys: i64,
+    },
+    Keys {
+        pattern: Bytes,
+        count: usize,
+        found: BytesMut,
+        bytes_max: usize,
+    },
+    Flush {
+        all: bool,
+        began: bool,
+    },
+    Random {
+        origin: Bytes,
+        wrapped: bool,
+    },
+    Scan(Scan),
+}
+
+/// What follows a page.
+pub(super) enum Step {
+    /// Another page.
+    Again,
+    /// The command's reply.
+    Reply(Bytes),
+}
+
+impl Walk {
+    /// Begins the command; the error reply if its arguments are wrong.
+    ///
+    /// `seed` decides where `RANDOMKEY` looks; replies of `KEYS` are refused beyond `bytes_max`.
+    pub fn new(
+        spec: &Spec,
+        args: &[Bytes],
+        db: u8,
+        protocol: Protocol,
+        seed: u64,
+        bytes_max: usize,
+    ) -> Result<Self, Bytes> {
+        let mut at = keys::slot_start(0);
+        let kind = match spec.name {
+            "dbsize" => Kind::Count { keys: 0 },
+            "keys" => {
+                let pattern = if args[1][..] == b"*"[..] {
+                    Bytes::new()
+                } else {
+                    args[1].clone()
+                };
+                Kind::Keys {
+                    pattern,
+                    count: 0,
+                    found: BytesMut::new(),
+                    bytes_max,
+                }
+            }
+            "flushdb" | "flushall" => {
+                let is = |name: &[u8]| args.get(1).is_some_and(|a| a.eq_ignore_ascii_case(name));
+                if args.len() > 2 || (args.len() == 2 && !is(b"sync") && !is(b"async")) {
+                    return Err(CommandError::Syntax.to_reply());
+                }
+                Kind::Flush {
+                    all: spec.name == "flushall",
+                    began: false,
+                }
+            }
+            "randomkey" => {
+                at = keys::slot_start((seed % u64::from(keys::SLOTS)) as u16);
+                Kind::Random {
+                    origin: at.clone(),
+                    wrapped: false,
+                }
+            }
+            "scan" => {
+                let scan = Scan::new(args)?;
+                at = scan.start();
+                Kind::Scan(scan)
+            }
+            other => {
+                return Err(reply::error(&format!(
+                    "ERR '{other}' does not walk a keyspace"
+                )))
+            }
+        };
+        Ok(Walk {
+            db,
+            protocol,
+            at,
+            kind,
+        })
+    }
+
+    /// Where the next page begins: it is asked of the range that holds this key.
+    pub fn at(&self) -> &Bytes {
+        &self.at
+    }
+
+    /// Whether pages have no effect.
+    pub fn is_read_only(&self) -> bool {
+        !matches!(self.kind, Kind::Flush { .. })
+    }
+
+    /// Whether something may have been deleted already.
+    pub fn has_effect(&self) -> bool {
+        matches!(self.kind, Kind::Flush { began: true, .. })
+    }
+
+    /// The next page's command, in the model's encoding.
+    pub fn page(&self) -> Bytes {
+        let word = Bytes::from_static;
+        let number = |n: u32| Bytes::from(n.to_string());
+        let start = self.at.clone();
+        let args = match &self.kind {
+            Kind::Count { .. } => vec![word(paging::COUNT), start, number(PAGE_RECORDS)],
+            Kind::Keys { pattern, .. } => vec![
+                word(paging::KEYS),
+                start,
+                number(PAGE_RECORDS),
+                pattern.clone(),
+                Bytes::new(),
+            ],
+            Kind::Flush { all: false, .. } => {
+                vec![word(paging::FLUSH), start, number(PAGE_RECORDS)]
+            }
+            Kind::Flush { all: true, .. } => {
+                vec![
+                    word(paging::FLUSH),
+                    start,
+                    number(PAGE_RECORDS),
+                    word(b"ALL"),
+                ]
+            }
+            // An empty start lets the range choose by its own seed.
+            Kind::Random { .. } => vec![word(paging::RANDOM), Bytes::new()],
+            Kind::Scan(scan) => vec![
+                word(paging::KEYS),
+                start,
+                number(scan.page_records()),
+                scan.pattern(),
+                scan.kind(),
+            ],
+        };
+        encode_command(Protocol::Resp2, self.db, &args)
+    }
+
+    /// Takes in a page from a range that ends at `range_end`.
+    pub fn on_page(&mut self, page: &Bytes, range_end: &Bytes) -> Step {
+        if parse::is_error(page) {
+            return Step::Reply(page.clone());
+        }
+        self.take(page, range_end).unwrap_or_else(|| {
+            Step::Reply(reply::error(
+                "ERR a range answered with a page that can't be read",
+            ))
+        })
+    }
+
+    /// `None` if the page is not of the shape that was asked for.
+    fn take(&mut self, page: &Bytes, range_end: &Bytes) -> Option<Step> {
+        if let Kind::Random { origin, wrapped } = &mut self.kind {
+            if parse::bulk(page)?.is_some() {
+                return Some(Step::Reply(page.clone()));
+            }
+            let next = next_start(&Bytes::new(), range_end);
+            if *wrapped && next.as_ref().is_none_or(|next| *next > *origin) {
+                return Some(Step::Reply(reply::nil(self.protocol)));
+            }
+            *wrapped |= next.is_none();
+            self.at = next.unwrap_or_else(|| keys::slot_start(0));
+            return Some(Step::Again);
+        }
+        let parts = parse::array(page)?;
+        let [next, found] = &parts[..] else {
+            return None;
+        };
+        let next = next_start(&parse::bulk(next)??, range_end);
+        match &mut self.kind {
+            Kind::Count { keys } => *keys += parse::int(found)?,
+            Kind::Flush { began, .. } => {
+                parse::int(found)?;
+                *began = true;
+            }
+            Kind::Keys {
+                count,
+                found: bytes,
+                bytes_max,
+                ..
+            } => {
+                let elements = parse::array(found)?;
+                *count += elements.len();
+                for element in elements {
+                    bytes.extend_from_slice(&element);
+                }
+                if bytes.len() > *bytes_max {
+                    let text = format!("ERR the reply to KEYS exceeds {bytes_max} bytes; use SCAN");
+                    return Some(Step::Reply(reply::error(&text)));
+                }
+            }
+            Kind::Scan(scan) => {
+                let mut user_keys = Vec::new();
+                for element in parse::array(found)? {
+                    user_keys.push(parse::bulk(&element)??);
+                }
+                let Some(at) = scan.on_page(user_keys, next) else {
+                    return Some(Step::Reply(scan.reply()));
+                };
+                self.at = at;
+                return Some(Step::Again);
+            }
+            Kind::Random { .. } => return None,
+        }
+        if let Some(next) = next {
+            self.at = next;
+            return Some(Step::Again);
+        }
+        Some(Step::Reply(match &mut self.kind {
+            Kind::Count { keys } => reply::int(*keys),
+            Kind::Keys { count, found, .. } => {
+                let mut whole = BytesMut::with_capacity(found.len() + 16);
+                whole.extend_from_slice(format!("*{count}\r\n").as_bytes());
+                whole.extend_from_slice(found);
+                whole.freeze()
+            }
+            Kind::Flush { .. } => reply::ok(),
+            Kind::Random { .. } | Kind::Scan(_) => return None,
+        }))
+    }
+}
+
+/// Where a walk goes on after a page: within the range, at its end, or not at all.
+fn next_start(next: &Bytes, range_end: &Bytes) -> Option<Bytes> {
+    let at = if next.is_empty() { range_end } else { next };
+    (!at.is_empty() && *at < keys::slot_start(keys::SLOTS)).then(|| at.clone())
+}
+
+/// A number among a command's arguments, as Redis reads it.
+pub(super) fn integer(arg: &[u8]) -> Result<i64, Bytes> {
+    number::parse_int(arg).ok_or_else(|| CommandError::NotInteger.to_reply())
+}

@@ -1,0 +1,488 @@
+//! A connection against a cluster whose ranges split, merge, move and change leaders, with
+//! stores that are busy, lose answers or never give them.
+
+mod common;
+
+use bytes::Bytes;
+use common::{Faults, Rng, World};
+use std::collections::BTreeMap;
+
+fn text(reply: &Bytes) -> String {
+    String::from_utf8_lossy(reply).into_owned()
+}
+
+/// What became of the appends to a key, in the order in which they were typed.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fate {
+    Done,
+    NotDone,
+    Unknown,
+}
+
+/// Checks that `value` is what appends of these fates may have made, in their order.
+fn check_value(seed: u64, key: &str, value: &str, history: &[(u64, Fate)]) {
+    let mut seen = value
+        .split_terminator(';')
+        .map(|n| n.parse::<u64>().unwrap())
+        .peekable();
+    for (number, fate) in history {
+        let there = seen.next_if_eq(number).is_some();
+        match fate {
+            Fate::Done => assert!(
+                there,
+                "seed {seed}: {key} lost {number}: {value} {history:?}"
+            ),
+            Fate::NotDone => assert!(!there, "seed {seed}: {key} has {number}, which was refused"),
+            Fate::Unknown => {}
+        }
+    }
+    let rest: Vec<u64> = seen.collect();
+    assert!(
+        rest.is_empty(),
+        "seed {seed}: {key} = {value}: {rest:?} out of order in {history:?}"
+    );
+}
+
+fn fate(reply: &str) -> Fate {
+    match reply {
+        r if r.starts_with(':') => Fate::Done,
+        r if r.starts_with("-UNKNOWN ") => Fate::Unknown,
+        r if r.starts_with("-CLUSTERDOWN ") || r.starts_with("-TRYAGAIN ") => Fate::NotDone,
+        other => panic!("{other}"),
+    }
+}
+
+fn value_of(reply: &Bytes) -> Option<String> {
+    let bulk = rangekv_router::reply::bulk(reply)?;
+    Some(bulk.map(|b| text(&b)).unwrap_or_default())
+}
+
+fn pipelines(seed: u64, faults: Faults) -> (u64, u64) {
+    let mut rng = Rng::new(seed ^ 0xabcd);
+    let mut world = World::new(seed, 5, faults);
+    let keys: Vec<String> = (0..8).map(|n| format!("key{n}")).collect();
+    let mut histories: BTreeMap<String, Vec<(u64, Fate)>> = BTreeMap::new();
+    let mut number = 0;
+    let (mut done, mut all) = (0, 0);
+    for _ in 0..40 {
+        let mut typed: Vec<(String, u64, Vec<String>)> = Vec::new();
+        for _ in 0..rng.below(30) + 1 {
+            let key = keys[rng.below(8) as usize].clone();
+            match rng.below(10) {
+                0..=4 => {
+                    number += 1;
+                    world.send(&format!("APPEND {key} {number};"));
+                    typed.push(("append".into(), number, vec![key]));
+                }
+                5..=7 => {
+                    world.send(&format!("GET {key}"));
+                    typed.push(("get".into(), 0, vec![key]));
+                }
+                8 => {
+                    let some: Vec<String> = keys[..rng.below(8) as usize + 1].to_vec();
+                    world.send(&format!("MGET {}", some.join(" ")));
+                    typed.push(("mget".into(), 0, some));
+                }
+                _ => {
+                    world.send("PING");
+                    typed.push(("ping".into(), 0, Vec::new()));
+                }
+            }
+            if rng.chance(200) {
+                world.step();
+            }
+        }
+        let mut replies = world.replies();
+        world.settle();
+        replies.extend(world.replies());
+        assert_eq!(
+            replies.len(),
+            typed.len(),
+            "seed {seed}: one reply per command"
+        );
+        for ((command, number, keys), reply) in typed.iter().zip(&replies) {
+            let line = text(reply);
+            match command.as_str() {
+                "ping" => assert_eq!(line, "+PONG\r\n", "seed {seed}"),
+                "append" => {
+                    let fate = fate(&line);
+                    all += 1;
+                    done += u64::from(fate == Fate::Done);
+                    histories
+                        .entry(keys[0].clone())
+                        .or_default()
+                        .push((*number, fate));
+                }
+                "get" => match value_of(reply) {
+                    Some(value) => {
+                        let history = histories.get(&keys[0]).map_or(&[][..], |h| &h[..]);
+                        check_value(seed, &keys[0], &value, history);
+                    }
+                    None => assert_eq!(fate(&line), Fate::NotDone, "seed {seed}: {line}"),
+                },
+                _ => match rangekv_router::reply::array(reply) {
+                    Some(values) => {
+                        for (key, value) in keys.iter().zip(values) {
+                            let history = histories.get(key).map_or(&[][..], |h| &h[..]);
+                            check_value(seed, key, &value_of(&value).unwrap(), history);
+                        }
+                    }
+                    None => assert_eq!(fate(&line), Fate::NotDone, "seed {seed}: {line}"),
+                },
+            }
+        }
+    }
+    (done, all)
+}
+
+fn seeds() -> u64 {
+    std::env::var("RANGEKV_ROUTER_SEEDS")
+        .ok()
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(60)
+}
+
+#[test]
+fn without_faults_everything_is_done() {
+    let (done, all) = pipelines(1, Faults::default());
+    assert_eq!(done, all);
+}
+
+#[test]
+fn leaders_and_bounds_that_change_lose_nothing() {
+    let faults = Faults {
+        transfer: 10,
+        split: 20,
+        merge: 15,
+        moves: 10,
+        no_leader: 100,
+        ..Faults::default()
+    };
+    for seed in 0..seeds() {
+        let (done, all) = pipelines(seed, faults);
+        assert_eq!(done, all, "seed {seed}: nothing but delays was injected");
+    }
+}
+
+#[test]
+fn under_all_faults_order_and_outcomes_hold() {
+    let faults = Faults {
+        busy: 20,
+        lost: 10,
+        hang: 2,
+        transfer: 10,
+        split: 20,
+        merge: 15,
+        moves: 10,
+        no_leader: 100,
+    };
+    let (mut done, mut all) = (0, 0);
+    for seed in 0..seeds() {
+        let (d, a) = pipelines(seed, faults);
+        done += d;
+        all += a;
+    }
+    assert!(done * 10 > all * 6, "{done} of {all} appends done");
+}
+
+#[test]
+fn keyspace_commands_are_complete_while_ranges_change() {
+    let faults = Faults {
+        transfer: 10,
+        split: 40,
+        merge: 40,
+        moves: 10,
+        no_leader: 100,
+        busy: 3,
+        ..Faults::default()
+    };
+    for seed in 0..seeds() / 2 {
+        let mut world = World::new(seed, 5, faults);
+        let keys: Vec<String> = (0..300).map(|n| format!("k:{n}")).collect();
+        for key in &keys {
+            loop {
+                if world.ask(&format!("SET {key} v")) == "+OK\r\n" {
+                    break;
+                }
+            }
+        }
+        world.ask("SELECT 3");
+        assert_eq!(world.ask("SET other 1"), "+OK\r\n");
+        world.ask("SELECT 0");
+        assert_eq!(world.ask("DBSIZE"), ":300\r\n", "seed {seed}");
+        world.send("KEYS *");
+        world.settle();
+        let replies = world.replies();
+        let mut found: Vec<String> = rangekv_router::reply::array(&replies[0])
+            .unwrap()
+            .iter()
+            .map(|k| value_of(k).unwrap())
+            .collect();
+        found.sort();
+        let mut expected = keys.clone();
+        expected.sort();
+        assert_eq!(found, expected, "seed {seed}");
+        assert_eq!(scan(&mut world, "COUNT 20", 0), expected, "seed {seed}");
+        assert!(world.ask("RANDOMKEY").contains("k:"), "seed {seed}");
+        // Pipelined: what is written before is gone, what is written after stays.
+        for command in ["SET k:x 1", "FLUSHDB", "SET k:y 1", "DBSIZE", "PING"] {
+            world.send(command);
+        }
+        world.settle();
+        let replies: Vec<String> = world.replies().iter().map(text).collect();
+        assert_eq!(
+            replies[1..],
+            ["+OK\r\n", "+OK\r\n", ":1\r\n", "+PONG\r\n"],
+            "seed {seed}"
+        );
+        world.ask("SELECT 3");
+        assert_eq!(world.ask("DBSIZE"), ":1\r\n", "seed {seed}");
+        assert_eq!(world.ask("FLUSHALL"), "+OK\r\n");
+        assert_eq!(world.ask("RANDOMKEY"), "$-1\r\n");
+    }
+}
+
+/// Scans to the end; the keys found, sorted. Deletes and adds `churn` other keys meanwhile.
+fn scan(world: &mut World, options: &str, churn: u64) -> Vec<String> {
+    let mut cursor = "0".to_owned();
+    let mut found = Vec::new();
+    for call in 0.. {
+        assert!(call < 100_000, "the scan does not end");
+        world.send(&format!("SCAN {cursor} {options}"));
+        world.settle();
+        let replies = world.replies();
+        let parts = rangekv_router::reply::array(&replies[0]).unwrap_or_else(|| {
+            panic!("{}", text(&replies[0]));
+        });
+        cursor = value_of(&parts[0]).unwrap();
+        for key in rangekv_router::reply::array(&parts[1]).unwrap() {
+            found.push(value_of(&key).unwrap());
+        }
+        for n in 0..churn {
+            world.ask(&format!("SET churn{n}:{call} 1"));
+            world.ask(&format!("DEL churn{n}:{}", call - 1));
+        }
+        if cursor == "0" {
+            break;
+        }
+        assert!(cursor.parse::<i64>().unwrap() > 0);
+    }
+    found.retain(|key| !key.starts_with("churn"));
+    found.sort();
+    found
+}
+
+#[test]
+fn a_scan_returns_what_stays_while_other_keys_come_and_go() {
+    let mut world = World::new(7, 3, Faults::default());
+    let mut expected: Vec<String> = (0..500).map(|n| format!("k:{n}")).collect();
+    expected.sort();
+    for key in &expected {
+        world.ask(&format!("SET {key} v"));
+    }
+    assert_eq!(scan(&mut world, "COUNT 7", 2), expected);
+    assert_eq!(scan(&mut world, "MATCH k:1?", 0).len(), 10);
+    assert_eq!(scan(&mut world, "TYPE hash", 0).len(), 0);
+    assert_eq!(scan(&mut world, "COUNT 100000 TYPE string", 0), expected);
+}
+
+#[test]
+fn a_scan_pages_through_a_huge_slot_by_hash() {
+    let mut world = World::new(8, 3, Faults::default());
+    let mut expected: Vec<String> = (0..10_000).map(|n| format!("{{t}}:{n}")).collect();
+    expected.extend(["a".to_owned(), "b".to_owned()]);
+    expected.sort();
+    for chunk in expected.chunks(500) {
+        for key in chunk {
+            world.send(&format!("SET {key} v"));
+        }
+        world.settle();
+    }
+    world.replies();
+    // A cut inside the slot: a page of the slot then comes from two ranges.
+    world
+        .fake
+        .split_at(&rangekv_model::redis::keys::record_key(0, b"{t}:5"));
+    assert_eq!(scan(&mut world, "COUNT 10", 1), expected);
+}
+
+#[test]
+fn commands_over_several_ranges_are_cut_and_merged() {
+    let mut world = World::new(9, 3, Faults::default());
+    for slot in [3000u16, 8000, 12000] {
+        world
+            .fake
+            .split_at(&rangekv_model::redis::keys::slot_start(slot));
+    }
+    world.fake.transfer(1, 2);
+    assert_eq!(world.fake.ranges(), 4);
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(world.ask(&format!("SET {key} {key}{key}")), "+OK\r\n");
+    }
+    let values = "*5\r\n$2\r\ncc\r\n$2\r\naa\r\n$-1\r\n$2\r\nbb\r\n$2\r\naa\r\n";
+    assert_eq!(world.ask("MGET c a none b a"), values);
+    assert_eq!(world.ask("EXISTS a b c d a none"), ":5\r\n");
+    assert_eq!(world.ask("LCS a b"), "$0\r\n\r\n");
+    assert_eq!(world.ask("LCS a c LEN"), ":0\r\n");
+    assert_eq!(world.ask("DEL a b none"), ":2\r\n");
+    assert_eq!(world.ask("DBSIZE"), ":2\r\n");
+    assert!(world
+        .ask("MSET a 1 b 2")
+        .starts_with("-CROSSSLOT Keys of 'mset' lie in different"));
+    assert!(world
+        .ask("RENAME c b")
+        .starts_with("-CROSSSLOT Keys of 'rename'"));
+    assert_eq!(world.ask("MSET {x}a 1 {x}b 2"), "+OK\r\n");
+    assert_eq!(world.ask("MGET {x}a {x}b"), "*2\r\n$1\r\n1\r\n$1\r\n2\r\n");
+}
+
+#[test]
+fn without_a_leader_commands_fail_in_time_and_work_again_after() {
+    let mut world = World::new(10, 3, Faults::default());
+    assert_eq!(world.ask("SET k v"), "+OK\r\n");
+    world.fake.set_down(true);
+    for command in ["SET k w", "GET k", "MGET k j", "DBSIZE", "FLUSHALL", "PING"] {
+        world.send(command);
+    }
+    let took = world.settle();
+    let replies: Vec<String> = world.replies().iter().map(text).collect();
+    for reply in &replies[..5] {
+        assert!(reply.starts_with("-CLUSTERDOWN "), "{reply}");
+    }
+    assert_eq!(replies[5], "+PONG\r\n");
+    assert!((4_000..=15_100).contains(&took), "{took} ms");
+    world.send("SET k w");
+    assert!(world.settle() <= 5_000);
+    world.replies();
+    world.send("SET k x");
+    for _ in 0..1_000 {
+        world.step();
+    }
+    world.fake.set_down(false);
+    assert!(world.settle() <= 300);
+    assert_eq!(text(&world.replies()[0]), "+OK\r\n");
+    assert_eq!(world.ask("GET k"), "$1\r\nx\r\n");
+}
+
+#[test]
+fn reads_are_local_unless_something_is_under_way() {
+    let mut world = World::new(11, 3, Faults::default());
+    world.ask("SET k v");
+    for _ in 0..10 {
+        assert_eq!(world.ask("GET k"), "$1\r\nv\r\n");
+    }
+    assert_eq!(world.fake.local_reads(), 10);
+    world.send("SET k w");
+    world.send("GET k");
+    world.settle();
+    assert_eq!(text(&world.replies()[1]), "$1\r\nw\r\n");
+    assert_eq!(world.fake.local_reads(), 10);
+}
+
+#[test]
+fn connection_commands_answer_as_redis_does() {
+    let mut world = World::new(12, 3, Faults::default());
+    for (command, expected) in [
+        ("PING", "+PONG\r\n"),
+        ("ping hi", "$2\r\nhi\r\n"),
+        (
+            "PING a b",
+            "-ERR wrong number of arguments for 'ping' command\r\n",
+        ),
+        ("ECHO hi", "$2\r\nhi\r\n"),
+        (
+            "GET",
+            "-ERR wrong number of arguments for 'get' command\r\n",
+        ),
+        (
+            "NOSUCH a b",
+            "-ERR unknown command 'NOSUCH', with args beginning with: 'a' 'b' \r\n",
+        ),
+        (
+            "\0KEYS x 1 y z",
+            "-ERR unknown command '\0KEYS', with args beginning with: 'x' '1' 'y' 'z' \r\n",
+        ),
+        ("SELECT 16", "-ERR DB index is out of range\r\n"),
+        (
+            "SELECT x",
+            "-ERR value is not an integer or out of range\r\n",
+        ),
+        ("SELECT 15", "+OK\r\n"),
+        ("HELLO 4", "-NOPROTO unsupported protocol version\r\n"),
+        (
+            "HELLO x",
+            "-ERR Protocol version is not an integer or out of range\r\n",
+        ),
+        (
+            "HELLO 3 NOSUCH",
+            "-ERR Syntax error in HELLO option 'NOSUCH'\r\n",
+        ),
+        ("AUTH default x", "+OK\r\n"),
+        (
+            "AUTH other x",
+            "-WRONGPASS invalid username-password pair or user is disabled.\r\n",
+        ),
+        ("CLIENT ID", ":1\r\n"),
+        ("CLIENT GETNAME", "$-1\r\n"),
+        ("CLIENT SETNAME me", "+OK\r\n"),
+        ("CLIENT GETNAME", "$2\r\nme\r\n"),
+        ("CLIENT SETINFO LIB-NAME redis-py", "+OK\r\n"),
+        ("CLIENT SETINFO x y", "-ERR Unrecognized option 'x'\r\n"),
+        (
+            "CLIENT NOSUCH",
+            "-ERR unknown subcommand 'NOSUCH'. Try CLIENT HELP.\r\n",
+        ),
+        (
+            "CLIENT SETNAME",
+            "-ERR wrong number of arguments for 'client|setname' command\r\n",
+        ),
+        ("CLIENT KILL 1.1.1.1:1", "-ERR No such client\r\n"),
+        ("CLUSTER KEYSLOT foo", ":12182\r\n"),
+        (
+            "CONFIG GET save appendonly",
+            "*4\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n$4\r\nsave\r\n$0\r\n\r\n",
+        ),
+        ("TIME", "*2\r\n$10\r\n1700000000\r\n$6\r\n123456\r\n"),
+        ("SCAN x", "-ERR invalid cursor\r\n"),
+        ("SCAN 0 COUNT 0", "-ERR syntax error\r\n"),
+        ("RESET", "+RESET\r\n"),
+        ("CLIENT GETNAME", "$-1\r\n"),
+    ] {
+        assert_eq!(world.ask(command), expected, "{command}");
+    }
+    let hello = world.ask("HELLO 3 SETNAME you");
+    assert!(
+        hello.starts_with("%7\r\n$6\r\nserver\r\n$5\r\nredis\r\n"),
+        "{hello}"
+    );
+    assert_eq!(world.ask("GET none"), "_\r\n");
+    let list = world.ask("CLIENT LIST");
+    assert!(
+        list.contains("id=1 addr=127.0.0.1:1 laddr=127.0.0.1:2 name=you"),
+        "{list}"
+    );
+    let info = world.ask("INFO");
+    assert!(info.contains("# Memory\r\nused_memory:1\r\n"), "{info}");
+}
+
+#[test]
+fn replies_are_left_out_when_the_client_says_so() {
+    let mut world = World::new(13, 3, Faults::default());
+    for command in [
+        "CLIENT REPLY OFF",
+        "SET k v",
+        "PING",
+        "CLIENT REPLY ON",
+        "CLIENT REPLY SKIP",
+        "SET k w",
+        "GET k",
+        "QUIT",
+        "PING",
+    ] {
+        world.send(command);
+    }
+    world.settle();
+    let replies: Vec<String> = world.replies().iter().map(text).collect();
+    assert_eq!(replies, ["+OK\r\n", "$1\r\nw\r\n", "+OK\r\n"]);
+    assert!(world.session.is_finished());
+}

@@ -10,6 +10,7 @@
 //! - A store refuses every request of a term that is not its own, so a refusal is followed by
 //!   refusals of all that was sent behind it. A lane with a refused call sends nothing more;
 //!   when all its calls are answered the refused ones start over, in order.
+//! - A call without a route holds up all others; it starts over when the lanes are empty.
 //! - A call is not sent again if a later one of its lane was accepted (a store that was busy
 //!   for the first and not for the second): the caller hears an error instead.
 //! - A write is sent again only after an error that proves that nothing was proposed.
@@ -33,10 +34,11 @@ use std::sync::Arc;
 /// of one round trip.
 const PROBE_TERM: u64 = INITIAL_TERM - 1;
 
-/// Names a call to its caller: a command, and which of its parts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Names a call to its caller: a command, and which of its parts. The order of ids is the
+/// order of the commands.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct CallId {
-    /// Number of the command.
+    /// Number of the command; greater than those of all earlier ones.
     pub command: u64,
     /// Which part of it.
     pub part: u32,
@@ -57,6 +59,8 @@ pub struct Call {
     pub command: Bytes,
     /// When it must have ended.
     pub deadline_ms: u64,
+    /// Waits for a busy range until the deadline.
+    pub patient: bool,
     attempts: Attempts,
 }
 
@@ -92,6 +96,7 @@ impl Call {
             read_only,
             command,
             deadline_ms,
+            patient: false,
             attempts,
         }
     }
@@ -200,13 +205,20 @@ impl Dispatcher {
         }
     }
 
-    /// The route to the range that holds `key`.
-    pub fn lookup(&mut self, key: &[u8]) -> Option<Arc<Route>> {
+    /// Looks at the current routes from now on. Not called between the parts of a command, nor
+    /// between calls that start over together: what one set of routes sends to one range may
+    /// part under another.
+    pub fn refresh(&mut self) {
         self.shared.refresh(&mut self.routes);
+    }
+
+    /// The route to the range that holds `key`, as of the last [`refresh`](Self::refresh) or
+    /// [`take_due`](Self::take_due).
+    pub fn lookup(&self, key: &[u8]) -> Option<Arc<Route>> {
         self.routes.cache.lookup(key).cloned()
     }
 
-    /// The current routes, as of the last [`lookup`](Self::lookup).
+    /// All routes, as of then.
     pub fn routes(&self) -> &RangeCache {
         &self.routes.cache
     }
@@ -258,7 +270,7 @@ impl Dispatcher {
         now_ms: u64,
         stores: &dyn Stores,
     ) -> Option<Bytes> {
-        // Behind a call without a route nothing starts over sooner than that one.
+        // Nothing passes a call without a route: its keys may be anywhere.
         let Some(route) = route.filter(|_| self.unrouted.is_empty()) else {
             self.hold_unrouted(call, now_ms, stores);
             return None;
@@ -398,7 +410,7 @@ impl Dispatcher {
         }
         expired.extend(self.unrouted.extract_if(.., is_due));
         // Lanes are hashed; what is told must not depend on it.
-        expired.sort_by_key(|call| call.attempts.token);
+        expired.sort_by_key(|call| call.id);
         outcomes.extend(expired.into_iter().map(|call| {
             let result = Err(call.gave_up());
             Outcome {
@@ -412,8 +424,9 @@ impl Dispatcher {
     /// Refused calls that are to start over now, in order: those of one lane. Call until
     /// `None`, and start each before asking for more.
     pub fn take_due(&mut self, now_ms: u64, outcomes: &mut Vec<Outcome>) -> Option<Vec<Call>> {
-        if !self.unrouted.is_empty() && self.unrouted_at_ms <= now_ms {
+        if !self.unrouted.is_empty() && self.lanes.is_empty() && self.unrouted_at_ms <= now_ms {
             self.shared.refresh(&mut self.routes);
+            self.unrouted.sort_by_key(|call| call.id);
             return Some(std::mem::take(&mut self.unrouted));
         }
         if self.recovering == 0 {
@@ -431,7 +444,7 @@ impl Dispatcher {
         let mut lane = self.lanes.remove(&range)?;
         self.recovering -= 1;
         self.shared.refresh(&mut self.routes);
-        lane.refused.sort_by_key(|call| call.attempts.token);
+        lane.refused.sort_by_key(|call| call.id);
         for call in lane
             .refused
             .extract_if(.., |call| call.attempts.token < lane.accepted)
@@ -469,7 +482,14 @@ impl Dispatcher {
             }
         }
         if !self.unrouted.is_empty() {
-            next = next.min(self.unrouted_at_ms);
+            if self.lanes.is_empty() {
+                next = next.min(self.unrouted_at_ms);
+            }
+            next = self
+                .unrouted
+                .iter()
+                .map(|call| call.deadline_ms)
+                .fold(next, u64::min);
         }
         (next != u64::MAX).then_some(next)
     }
@@ -504,10 +524,15 @@ impl Dispatcher {
         {
             stores.want_route(&call.key);
         }
+        let busy = matches!(error, RequestError::Busy { .. });
         let attempt = Attempt {
             now_ms,
             deadline_ms: call.deadline_ms,
-            tries: call.attempts.tries,
+            tries: if busy && call.patient {
+                1
+            } else {
+                call.attempts.tries
+            },
             at_once: call.attempts.at_once,
             read_only: call.read_only,
             asked,
@@ -572,7 +597,7 @@ impl Dispatcher {
         call.attempts.tries += 1;
         if self.unrouted.is_empty() {
             self.shared.apply_routes(stores.local_routes());
-            let known = self.lookup(&call.key).is_some();
+            let known = self.shared.snapshot().cache.lookup(&call.key).is_some();
             let wait = if known {
                 0
             } else {

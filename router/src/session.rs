@@ -457,52 +457,43 @@ impl Session {
                 }
             };
         }
-        let one_key = spec.first_key > 0
-            && (i16::from(spec.last_key) == i16::from(spec.first_key)
-                || (spec.last_key < 0 && args.len() == usize::from(spec.first_key) + 1));
-        let first_key = match args.get(usize::from(spec.first_key)) {
+        self.calls.refresh();
+        let (first, last) = (i16::from(spec.first_key), i16::from(spec.last_key));
+        let several = last != first && !(last < 0 && args.len() as i64 == i64::from(first) + 1);
+        let record_keys = match several {
+            true => spec::record_keys(spec, db, args),
+            false => Vec::new(),
+        };
+        let first_key = match args.get(first as usize) {
+            Some(key) if first > 0 => keys::record_key(db, key),
             // `OBJECT HELP` and its like have no key: any range can answer.
-            None => keys::slot_start(0),
-            Some(key) => keys::record_key(db, key),
+            _ => keys::slot_start(0),
         };
-        let route = self.calls.lookup(&first_key);
-        let mut record_keys = Vec::new();
-        if !one_key {
-            record_keys = spec::record_keys(spec, db, args);
-        }
-        let stray = |route: &Arc<Route>| {
-            record_keys
-                .iter()
-                .any(|key| !route.descriptor.contains(key))
+        let placed = match several {
+            true => place(&self.calls, spec, &record_keys),
+            false => Placed::One(self.calls.lookup(&first_key)),
         };
-        if !route.as_ref().is_some_and(stray) {
-            if !self.calls.admits(route.as_deref()) {
-                return Begun::Blocked;
+        let redis = EvaluatorId::REDIS;
+        let read_only = spec.is_readonly();
+        let (groups, merge) = match placed {
+            Placed::One(route) => {
+                if !self.calls.admits(route.as_deref()) {
+                    return Begun::Blocked;
+                }
+                let command = encode_command(protocol, db, args);
+                let id = CallId {
+                    command: number,
+                    part: 0,
+                };
+                let call = Call::new(id, first_key, redis, read_only, command, deadline_ms);
+                return match self.calls.start(call, route, now_ms, stores) {
+                    Some(reply) => Begun::Reply(reply),
+                    None => Begun::Single,
+                };
             }
-            let command = encode_command(protocol, db, args);
-            let id = CallId {
-                command: number,
-                part: 0,
-            };
-            let redis = EvaluatorId::REDIS;
-            let call = Call::new(
-                id,
-                first_key,
-                redis,
-                spec.is_readonly(),
-                command,
-                deadline_ms,
-            );
-            return match self.calls.start(call, route, now_ms, stores) {
-                Some(reply) => Begun::Reply(reply),
-                None => Begun::Single,
-            };
-        }
-        let Some(merge) = merge_of(spec) else {
-            return Begun::Reply(cross_range(spec));
+            Placed::Apart => return Begun::Reply(cross_range(spec)),
+            Placed::Parts(groups, merge) => (groups, merge),
         };
-        let all: Vec<u32> = (0..record_keys.len() as u32).collect();
-        let groups = gather::group(self.calls.routes(), &record_keys, &all);
         if !groups
             .iter()
             .all(|(route, _)| self.calls.admits(route.as_deref()))
@@ -520,8 +511,7 @@ impl Session {
                 command: number,
                 part,
             };
-            let redis = EvaluatorId::REDIS;
-            let call = Call::new(id, key, redis, spec.is_readonly(), command, deadline_ms);
+            let call = Call::new(id, key, redis, read_only, command, deadline_ms);
             if let Some(reply) = self.calls.start(call, route, now_ms, stores) {
                 if let Some(reply) = gather.answer(part, reply) {
                     return Begun::Reply(reply);
@@ -573,20 +563,22 @@ impl Session {
             }
         };
         if let State::Single { spec, args } = &mut slot.state {
-            let route = self.calls.lookup(&call.key);
-            let several = route.is_some() && spec::keys(spec, args).nth(1).is_some();
-            let record_keys = if several {
-                spec::record_keys(spec, db, args)
-            } else {
-                Vec::new()
+            let several = spec::keys(spec, args).nth(1).is_some();
+            let record_keys = match several {
+                true => spec::record_keys(spec, db, args),
+                false => Vec::new(),
             };
-            let stray = |r: &Arc<Route>| record_keys.iter().any(|k| !r.descriptor.contains(k));
-            if !route.as_ref().is_some_and(stray) {
-                return start(&mut self.calls, call, route);
-            }
-            let Some(merge) = merge_of(spec) else {
-                slot.state = State::Done(cross_range(spec));
-                return;
+            let placed = match several {
+                true => place(&self.calls, spec, &record_keys),
+                false => Placed::One(self.calls.lookup(&call.key)),
+            };
+            let merge = match placed {
+                Placed::One(route) => return start(&mut self.calls, call, route),
+                Placed::Apart => {
+                    slot.state = State::Done(cross_range(spec));
+                    return;
+                }
+                Placed::Parts(_, merge) => merge,
             };
             let all: Vec<u32> = (0..record_keys.len() as u32).collect();
             let args = std::mem::take(args);
@@ -683,7 +675,9 @@ impl Session {
             };
             let (key, page) = (walk.at().clone(), walk.page());
             let read_only = walk.is_read_only();
-            let call = Call::new(id, key, EvaluatorId::REDIS, read_only, page, deadline_ms);
+            let mut call = Call::new(id, key, EvaluatorId::REDIS, read_only, page, deadline_ms);
+            call.patient = true;
+            self.calls.refresh();
             let route = self.calls.lookup(&call.key);
             let range_end = route
                 .as_ref()
@@ -773,6 +767,33 @@ impl State {
             State::Walk(_) => 0,
             State::Done(reply) => reply.len(),
         }
+    }
+}
+
+/// Where the keys of a command lie.
+enum Placed {
+    /// In one range; or in some that is not known yet.
+    One(Option<Arc<Route>>),
+    /// In several, and the command can be cut.
+    Parts(Vec<gather::Group>, Merge),
+    /// In several, and it can't.
+    Apart,
+}
+
+fn place(calls: &Dispatcher, spec: &Spec, keys: &[Bytes]) -> Placed {
+    // Most often: the first key's range has them all.
+    let first = keys.first().and_then(|key| calls.lookup(key));
+    if let Some(route) = &first {
+        if keys.iter().all(|key| route.descriptor.contains(key)) {
+            return Placed::One(first);
+        }
+    }
+    let all: Vec<u32> = (0..keys.len() as u32).collect();
+    let groups = gather::group(calls.routes(), keys, &all);
+    match (merge_of(spec), groups.len()) {
+        (Some(merge), 2..) => Placed::Parts(groups, merge),
+        (None, 2..) if groups.iter().all(|(route, _)| route.is_some()) => Placed::Apart,
+        _ => Placed::One(None),
     }
 }
 

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 use rangekv_model::eval::{Context, Evaluator, Txn, View};
 use rangekv_model::redis::RedisModel;
 use rangekv_proto::*;
+use rangekv_router::cache::SharedCache;
 use rangekv_router::session::{Door, HangUp, Node, Session};
 use rangekv_router::stores::Stores;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -117,10 +118,11 @@ struct Inner {
     responses_made: u64,
     down: bool,
     pub local_reads: u64,
+    wanted: bool,
 }
 
 /// See the module documentation. Its own store is 1.
-pub struct Fake(Mutex<Inner>);
+pub struct Fake(Mutex<Inner>, Arc<SharedCache>);
 
 fn replicas(id: u64, stores: &[u64]) -> Vec<Replica> {
     let replica = |s: &u64| Replica {
@@ -132,7 +134,7 @@ fn replicas(id: u64, stores: &[u64]) -> Vec<Replica> {
 }
 
 impl Fake {
-    pub fn new(seed: u64, stores: u64, faults: Faults) -> Arc<Self> {
+    pub fn new(seed: u64, stores: u64, faults: Faults, cache: Arc<SharedCache>) -> Arc<Self> {
         let descriptor = RangeDescriptor {
             id: RangeId(2),
             start: Bytes::from_static(&[0x20]),
@@ -150,22 +152,26 @@ impl Fake {
             busy_until: 0,
             led_from: 0,
         };
-        Arc::new(Fake(Mutex::new(Inner {
-            now: 0,
-            rng: Rng::new(seed),
-            faults,
-            stores,
-            next_id: 3,
-            ranges: vec![range],
-            evaluated: Map::default(),
-            applied: Map::default(),
-            to_apply: VecDeque::new(),
-            arrivals: HashMap::new(),
-            responses: BTreeMap::new(),
-            responses_made: 0,
-            down: false,
-            local_reads: 0,
-        })))
+        Arc::new(Fake(
+            Mutex::new(Inner {
+                now: 0,
+                rng: Rng::new(seed),
+                faults,
+                stores,
+                next_id: 3,
+                ranges: vec![range],
+                evaluated: Map::default(),
+                applied: Map::default(),
+                to_apply: VecDeque::new(),
+                arrivals: HashMap::new(),
+                responses: BTreeMap::new(),
+                responses_made: 0,
+                down: false,
+                local_reads: 0,
+                wanted: false,
+            }),
+            cache,
+        ))
     }
 
     /// Nobody leads anything any more, or again.
@@ -195,7 +201,14 @@ impl Fake {
 
     /// Lets a millisecond pass: what arrived is evaluated, what is due is returned.
     pub fn step(&self) -> Vec<(u64, Response)> {
-        self.0.lock().step()
+        let mut inner = self.0.lock();
+        // The placement driver takes its time, and knows less about leaders.
+        if inner.wanted && inner.now % 20 == 0 {
+            inner.wanted = false;
+            self.1
+                .apply_routes(inner.ranges.iter().map(|r| (r.descriptor.clone(), None)));
+        }
+        inner.step()
     }
 }
 
@@ -203,11 +216,6 @@ impl Inner {
     fn step(&mut self) -> Vec<(u64, Response)> {
         self.now += 1;
         self.shake();
-        while self.to_apply.front().is_some_and(|(at, _)| *at <= self.now) {
-            if let Some((_, writes)) = self.to_apply.pop_front() {
-                self.applied.apply(writes);
-            }
-        }
         for store in 1..=self.stores {
             let store = StoreId(store);
             while let Some((at, _, _)) = self.arrivals.get(&store).and_then(|q| q.front()) {
@@ -219,6 +227,12 @@ impl Inner {
                 {
                     self.serve(store, request, token);
                 }
+            }
+        }
+        // Before what was written is acknowledged.
+        while self.to_apply.front().is_some_and(|(at, _)| *at <= self.now) {
+            if let Some((_, writes)) = self.to_apply.pop_front() {
+                self.applied.apply(writes);
             }
         }
         let later = self.responses.split_off(&(self.now + 1, 0));
@@ -283,7 +297,6 @@ impl Inner {
         let busy_for = self.rng.below(30);
         let now = self.now;
         let range = &mut self.ranges[index];
-        range.descriptor.replica_on(store)?;
         if range.descriptor.replica_on(store).is_none() {
             return Some(not_found);
         }
@@ -480,6 +493,10 @@ impl Stores for Fake {
         };
         here.map(route).collect()
     }
+
+    fn want_route(&self, _: &[u8]) {
+        self.0.lock().wanted = true;
+    }
 }
 
 struct Nowhere;
@@ -522,20 +539,18 @@ pub fn session(door: &Arc<Door>, seed: u64) -> Session {
 /// A session on a fake cluster, with a clock.
 pub struct World {
     pub fake: Arc<Fake>,
-    pub door: Arc<Door>,
     pub session: Session,
     pub now: u64,
 }
 
 impl World {
     pub fn new(seed: u64, stores: u64, faults: Faults) -> Self {
-        let fake = Fake::new(seed, stores, faults);
-        let cache = Arc::new(rangekv_router::cache::SharedCache::new());
+        let cache = Arc::new(SharedCache::new());
+        let fake = Fake::new(seed, stores, faults, cache.clone());
         let door = Arc::new(Door::new(Default::default(), cache, Arc::new(TestNode)));
         let session = session(&door, seed);
         World {
             fake,
-            door,
             session,
             now: 0,
         }

@@ -9,7 +9,7 @@ use rangekv_proto::*;
 use rangekv_router::cache::SharedCache;
 use rangekv_router::session::{Door, HangUp, Node, Session};
 use rangekv_router::stores::Stores;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ struct Inner {
     evaluated: Map,
     applied: Map,
     to_apply: VecDeque<(u64, BTreeMap<Bytes, Option<Bytes>>)>,
-    arrivals: HashMap<StoreId, VecDeque<(u64, Request, u64)>>,
+    arrivals: BTreeMap<StoreId, VecDeque<(u64, Request, u64)>>,
     responses: BTreeMap<(u64, u64), (u64, Response)>,
     responses_made: u64,
     down: bool,
@@ -163,7 +163,7 @@ impl Fake {
                 evaluated: Map::default(),
                 applied: Map::default(),
                 to_apply: VecDeque::new(),
-                arrivals: HashMap::new(),
+                arrivals: BTreeMap::new(),
                 responses: BTreeMap::new(),
                 responses_made: 0,
                 down: false,
@@ -203,7 +203,7 @@ impl Fake {
     pub fn step(&self) -> Vec<(u64, Response)> {
         let mut inner = self.0.lock();
         // The placement driver takes its time, and knows less about leaders.
-        if inner.wanted && inner.now % 20 == 0 {
+        if inner.wanted && inner.now.is_multiple_of(20) {
             inner.wanted = false;
             self.1
                 .apply_routes(inner.ranges.iter().map(|r| (r.descriptor.clone(), None)));

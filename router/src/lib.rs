@@ -2,7 +2,11 @@
 //!
 //! In reading order: [`resp`] and [`reply`] know the wire, [`stores`] is how a request leaves
 //! this crate, [`cache`] knows which range holds a key and who leads it, [`retry`] decides
-//! what an error means.
+//! what an error means, [`dispatch`] sends calls to ranges and keeps their order,
+//! [`session`] is one Redis connection, [`server`] its socket.
+//!
+//! **Architecture Invariant:** everything but [`server`] is sans-IO: no tokio, no clock, no
+//! randomness. The simulation of a whole cluster drives the same [`session::Session`].
 
 pub mod resp;
 
@@ -17,3 +21,5 @@ pub mod retry;
 pub mod dispatch;
 
 pub mod session;
+
+pub mod server;

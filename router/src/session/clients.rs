@@ -11,6 +11,9 @@ use std::sync::Arc;
 pub trait HangUp: Send + Sync {
     /// Closes the connection soon. Called from any thread, never blocks.
     fn hang_up(&self);
+
+    /// Closes it when what it has read is answered. Called from any thread, never blocks.
+    fn finish(&self);
 }
 
 /// The state of a connection that commands change.
@@ -116,6 +119,11 @@ impl Client {
         let (old, last_ms) = &mut *seen;
         *last_ms = now_ms;
         old.clone_from(state);
+    }
+
+    /// Closes the connection when what it has read is answered.
+    pub fn finish(&self) {
+        self.hang_up.finish();
     }
 
     /// Closes the connection.

@@ -1,17 +1,16 @@
 //! A cluster in one map: ranges with leaders and epochs, the real Redis model, and from a
 //! seed the faults that a router meets. Virtual time, no threads.
+#![allow(dead_code)] // Each test uses its part.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rangekv_model::eval::{Context, Evaluator, Txn, View};
+use rangekv_model::eval::{Context, Evaluator, Txn};
 use rangekv_model::redis::RedisModel;
 use rangekv_proto::*;
 use rangekv_router::cache::SharedCache;
 use rangekv_router::session::{Door, HangUp, Node, Session};
 use rangekv_router::stores::Stores;
 use std::collections::{BTreeMap, VecDeque};
-use std::ops::Bound;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// xorshift64*.
@@ -36,48 +35,30 @@ impl Rng {
     }
 }
 
-#[derive(Default, Clone)]
-struct Map(BTreeMap<Bytes, Bytes>);
+/// Records in key order.
+pub type Map = BTreeMap<Bytes, Bytes>;
 
-type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
-
-fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
-    let end = if end.is_empty() {
-        Bound::Unbounded
-    } else {
-        Bound::Excluded(end)
-    };
-    (Bound::Included(start), end)
-}
-
-impl View for Map {
-    fn get(&self, key: &[u8]) -> Option<Bytes> {
-        self.0.get(key).cloned()
-    }
-    fn scan(&self, start: &[u8], end: &[u8], visit: Visit<'_>) {
-        for (key, value) in self.0.range::<[u8], _>(bounds(start, end)) {
-            if visit(key, value).is_break() {
-                return;
-            }
-        }
-    }
-    fn scan_reverse(&self, start: &[u8], end: &[u8], visit: Visit<'_>) {
-        for (key, value) in self.0.range::<[u8], _>(bounds(start, end)).rev() {
-            if visit(key, value).is_break() {
-                return;
-            }
-        }
+/// Applies the writes of an evaluation.
+pub fn apply(map: &mut Map, writes: BTreeMap<Bytes, Option<Bytes>>) {
+    for (key, value) in writes {
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
     }
 }
 
-impl Map {
-    fn apply(&mut self, writes: BTreeMap<Bytes, Option<Bytes>>) {
-        for (key, value) in writes {
-            match value {
-                Some(value) => self.0.insert(key, value),
-                None => self.0.remove(&key),
-            };
-        }
+/// The only range of a new cluster, on stores 1 to 3.
+pub fn one_range() -> RangeDescriptor {
+    RangeDescriptor {
+        id: RangeId(2),
+        start: Bytes::from_static(&[0x20]),
+        end: Bytes::new(),
+        epoch: Epoch {
+            conf_version: 1,
+            version: 1,
+        },
+        replicas: replicas(2, &[1, 2, 3]),
     }
 }
 
@@ -135,16 +116,7 @@ fn replicas(id: u64, stores: &[u64]) -> Vec<Replica> {
 
 impl Fake {
     pub fn new(seed: u64, stores: u64, faults: Faults, cache: Arc<SharedCache>) -> Arc<Self> {
-        let descriptor = RangeDescriptor {
-            id: RangeId(2),
-            start: Bytes::from_static(&[0x20]),
-            end: Bytes::new(),
-            epoch: Epoch {
-                conf_version: 1,
-                version: 1,
-            },
-            replicas: replicas(2, &[1, 2, 3]),
-        };
+        let descriptor = one_range();
         let range = Range {
             descriptor,
             leader: StoreId(1),
@@ -232,7 +204,7 @@ impl Inner {
         // Before what was written is acknowledged.
         while self.to_apply.front().is_some_and(|(at, _)| *at <= self.now) {
             if let Some((_, writes)) = self.to_apply.pop_front() {
-                self.applied.apply(writes);
+                apply(&mut self.applied, writes);
             }
         }
         let later = self.responses.split_off(&(self.now + 1, 0));
@@ -270,7 +242,7 @@ impl Inner {
                     (reply, writes) = self.evaluate(&request);
                     assert!(!read_only || writes.is_empty());
                     if !writes.is_empty() {
-                        self.evaluated.apply(writes.clone());
+                        apply(&mut self.evaluated, writes.clone());
                         at += self.rng.below(8);
                         self.to_apply.push_back((at, writes));
                     }
@@ -507,6 +479,7 @@ impl ReplySink for Nowhere {
 
 impl HangUp for Nowhere {
     fn hang_up(&self) {}
+    fn finish(&self) {}
 }
 
 pub struct TestNode;

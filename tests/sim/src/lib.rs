@@ -1,9 +1,32 @@
-//! The simulation: a whole cluster in one thread, from one seed, in virtual time.
+//! The simulation: a whole cluster of stores in one thread, from one seed, in virtual time.
+//!
+//! It runs the product's own workers, logs, state records, data models, route cache and retry
+//! policy over a simulated network, disks and clocks, makes as much trouble as the seed says,
+//! and then checks that nothing was lost, nothing invented, and that all is well again.
+//!
+//! In reading order: [`cluster`] is the loop, [`node`] one machine, [`nemesis`] the trouble and
+//! [`faults`] how much of it, [`client`] and [`workload`] those who are served, [`admin`] the
+//! reshaping of ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
+//! the end, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
+//! are run and failing ones reduced.
+//!
+//! Left out on purpose: threads, sockets, RocksDB. They are tested with real processes.
 
-pub mod checker;
-pub mod clock;
+pub mod run;
+pub mod cluster;
+pub mod node;
+pub mod nemesis;
 pub mod faults;
+pub mod client;
+pub mod workload;
+pub mod admin;
+pub mod snapshots;
+pub mod checks;
+pub mod ending;
 pub mod history;
+pub mod checker;
+pub mod log;
 pub mod net;
-pub mod random;
+pub mod clock;
 pub mod schedule;
+pub mod random;

@@ -1,0 +1,215 @@
+//! A client: one operation at a time, sent to whom it takes for the leader, and sent again
+//! only where that is safe. It decides by the router's own route cache and retry policy.
+//!
+//! A client that hears nothing gives up on a write: its outcome is unknown. It asks again for
+//! a read. Only if every attempt was refused is an operation not executed.
+
+use crate::history::{Op, OpId, Reply};
+use crate::schedule::{Time, MS};
+use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
+use rangekv_model::redis::codec::{encode_command, Protocol};
+use rangekv_proto::{Body, EvaluatorId, Request, RequestError, Response, StoreId};
+use rangekv_router::cache::{Asked, RangeCache};
+use rangekv_router::retry::{Action, Ask, Attempt, DoorError, Policy};
+
+/// An operation on its way.
+#[derive(Debug)]
+pub struct InFlight {
+    /// In the history; `None` for a final read that has not been entered yet.
+    pub id: OpId,
+    /// Its key's record.
+    pub record: Bytes,
+    command: Bytes,
+    read_only: bool,
+    deadline: Time,
+    tries: u32,
+    /// Token of the attempt that is out, where it went, and when it is taken for lost.
+    attempt: Option<(u64, Asked, Time)>,
+    /// An attempt of a write is out, or was, of which nothing is known.
+    open: bool,
+    another: bool,
+}
+
+/// What a client wants.
+#[derive(Debug)]
+pub enum Step {
+    /// Send this, under this token, and wake me then.
+    Send {
+        /// The store.
+        store: StoreId,
+        /// The request.
+        request: Request,
+        /// Its token.
+        token: u64,
+        /// When to call [`Client::on_timer`].
+        timer: Time,
+    },
+    /// No route: wake me then, with news about routes.
+    Wait(Time),
+    /// The operation ended.
+    End(OpId, Ended),
+}
+
+/// How an operation ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// With a reply.
+    Replied(Reply),
+    /// Nobody knows.
+    Unknown,
+    /// All attempts were refused.
+    NotExecuted,
+    /// The store says that the request is wrong, or the reply makes no sense: a finding.
+    Wrong(String),
+}
+
+/// See the module's documentation.
+pub struct Client {
+    /// Number in the history.
+    pub number: u32,
+    /// What it knows of routes.
+    pub routes: RangeCache,
+    /// Its operation.
+    pub busy: Option<InFlight>,
+    policy: Policy,
+    /// How long an operation may take.
+    pub patience: Time,
+    rng: SmallRng,
+}
+
+impl Client {
+    /// A client that knows nothing.
+    pub fn new(number: u32, rng: SmallRng) -> Client {
+        let policy = Policy { read_try_ms: 400, ..Policy::default() };
+        Client { number, routes: RangeCache::default(), busy: None, policy, patience: 2_500 * MS, rng }
+    }
+
+    /// Randomness for its choice of operations.
+    pub fn rng(&mut self) -> &mut SmallRng {
+        &mut self.rng
+    }
+
+    /// Begins an operation.
+    pub fn start(&mut self, now: Time, id: OpId, name: &Bytes, record: Bytes, op: &Op) {
+        assert!(self.busy.is_none(), "client {} is busy", self.number);
+        self.busy = Some(InFlight {
+            id,
+            record,
+            command: encode_command(Protocol::Resp2, 0, &op.arguments(name)),
+            read_only: op.is_read_only(),
+            deadline: now + self.patience,
+            tries: 0,
+            attempt: None,
+            open: false,
+            another: false,
+        });
+    }
+
+    /// Sends the operation to where it should go.
+    pub fn send(&mut self, now: Time, token: u64) -> Step {
+        let op = self.busy.as_mut().expect("an operation to send");
+        if now >= op.deadline {
+            return self.give_up();
+        }
+        let Some(route) = self.routes.lookup(&op.record).cloned() else {
+            return Step::Wait(now + 50 * MS);
+        };
+        let members = &route.descriptor.replicas;
+        let asked_before = op.attempt.take().map(|(_, asked, _)| asked.store);
+        let (store, term) = match route.leader {
+            Some(hint) if !op.another || Some(hint.store) != asked_before => (hint.store, hint.term),
+            _ => match members.choose(&mut self.rng) {
+                Some(member) => (member.store, 0),
+                None => return Step::Wait(now + 50 * MS),
+            },
+        };
+        // Half of the clients name the term by which they routed, as the router does.
+        let term = if self.number % 2 == 0 { term } else { 0 };
+        op.tries += 1;
+        op.another = false;
+        let asked = Asked { range: route.descriptor.id, version: route.descriptor.epoch.version, store, term };
+        let timer = match op.read_only {
+            true => op.deadline.min(now + self.policy.read_try_ms * MS),
+            false => op.deadline,
+        };
+        op.attempt = Some((token, asked, timer));
+        op.open |= !op.read_only;
+        let body = Body::Command {
+            evaluator: EvaluatorId::REDIS,
+            read_only: op.read_only,
+            command: op.command.clone(),
+        };
+        let request = Request { range: asked.range, version: asked.version, term, body };
+        Step::Send { store, request, token, timer }
+    }
+
+    /// Takes in a response; `None` if it is to an attempt that was given up.
+    pub fn on_response(&mut self, now: Time, token: u64, response: Response) -> Option<Step> {
+        let op = self.busy.as_mut()?;
+        let (awaited, asked, _) = op.attempt?;
+        if awaited != token {
+            return None;
+        }
+        let error = match response {
+            Ok(reply) => {
+                let ended = match Reply::parse(&reply) {
+                    Some(reply) => Ended::Replied(reply),
+                    None => Ended::Wrong(format!("not a reply: {:?}", reply.escape_ascii().to_string())),
+                };
+                return Some(self.end(ended));
+            }
+            Err(error) => error,
+        };
+        if !matches!(error, RequestError::OutcomeUnknown(_)) {
+            op.open = false;
+        }
+        Some(self.retry(now, asked, &error))
+    }
+
+    fn retry(&mut self, now: Time, asked: Asked, error: &RequestError) -> Step {
+        let news = self.routes.on_error(&asked, error);
+        let op = self.busy.as_mut().expect("an operation was refused");
+        let attempt = Attempt {
+            now_ms: now / MS,
+            deadline_ms: op.deadline / MS,
+            tries: op.tries,
+            read_only: op.read_only,
+            asked,
+            news,
+        };
+        match self.policy.next(error, &attempt) {
+            Action::RetryAt { when_ms, ask } => {
+                op.another = ask == Ask::Another;
+                Step::Wait(now.max(when_ms * MS))
+            }
+            Action::GiveUp(DoorError::Invalid(why)) => self.end(Ended::Wrong(why)),
+            Action::GiveUp(_) => self.give_up(),
+        }
+    }
+
+    /// Time has passed: an attempt may be lost.
+    pub fn on_timer(&mut self, now: Time) -> Option<Step> {
+        let op = self.busy.as_mut()?;
+        let (_, asked, until) = op.attempt?;
+        if now < until {
+            return None;
+        }
+        let lost = match op.read_only {
+            true => RequestError::Unavailable("no answer in time".into()),
+            false => RequestError::OutcomeUnknown("no answer in time".into()),
+        };
+        Some(self.retry(now, asked, &lost))
+    }
+
+    fn give_up(&mut self) -> Step {
+        let open = self.busy.as_ref().is_some_and(|op| op.open);
+        self.end(if open { Ended::Unknown } else { Ended::NotExecuted })
+    }
+
+    fn end(&mut self, ended: Ended) -> Step {
+        let op = self.busy.take().expect("an operation to end");
+        Step::End(op.id, ended)
+    }
+}

@@ -27,6 +27,8 @@ pub struct InFlight {
     tries: u32,
     /// Token of the attempt that is out, where it went, and when it is taken for lost.
     attempt: Option<(u64, Asked, Time)>,
+    /// Where the attempt before went.
+    asked_before: Option<StoreId>,
     /// An attempt of a write is out, or was, of which nothing is known.
     open: bool,
     another: bool,
@@ -71,6 +73,8 @@ pub struct Client {
     pub number: u32,
     /// What it knows of routes.
     pub routes: RangeCache,
+    /// Which call on it is the valid one.
+    pub wake: u64,
     /// Its operation.
     pub busy: Option<InFlight>,
     policy: Policy,
@@ -83,7 +87,7 @@ impl Client {
     /// A client that knows nothing.
     pub fn new(number: u32, rng: SmallRng) -> Client {
         let policy = Policy { read_try_ms: 400, ..Policy::default() };
-        Client { number, routes: RangeCache::default(), busy: None, policy, patience: 2_500 * MS, rng }
+        Client { number, routes: RangeCache::default(), wake: 0, busy: None, policy, patience: 2_500 * MS, rng }
     }
 
     /// Randomness for its choice of operations.
@@ -102,6 +106,7 @@ impl Client {
             deadline: now + self.patience,
             tries: 0,
             attempt: None,
+            asked_before: None,
             open: false,
             another: false,
         });
@@ -117,9 +122,9 @@ impl Client {
             return Step::Wait(now + 50 * MS);
         };
         let members = &route.descriptor.replicas;
-        let asked_before = op.attempt.take().map(|(_, asked, _)| asked.store);
+        assert!(op.attempt.is_none(), "client {} sends while an attempt is out", self.number);
         let (store, term) = match route.leader {
-            Some(hint) if !op.another || Some(hint.store) != asked_before => (hint.store, hint.term),
+            Some(hint) if !op.another || Some(hint.store) != op.asked_before => (hint.store, hint.term),
             _ => match members.choose(&mut self.rng) {
                 Some(member) => (member.store, 0),
                 None => return Step::Wait(now + 50 * MS),
@@ -171,6 +176,8 @@ impl Client {
     fn retry(&mut self, now: Time, asked: Asked, error: &RequestError) -> Step {
         let news = self.routes.on_error(&asked, error);
         let op = self.busy.as_mut().expect("an operation was refused");
+        op.attempt = None;
+        op.asked_before = Some(asked.store);
         let attempt = Attempt {
             now_ms: now / MS,
             deadline_ms: op.deadline / MS,

@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// A response arrives at whoever asked.
     Response { caller: Caller, token: u64, response: Response },
     /// A client has thought, waited, or wants to know whether its time is up.
-    Client(usize),
+    Client { client: usize, wake: u64 },
     /// A client's attempt may be lost.
     Timer { client: usize },
     /// A flush that a store started in the background is complete.
@@ -186,7 +186,7 @@ impl Cluster {
         cluster.begin_trouble();
         for client in 0..cluster.clients.len() {
             let pause = rng.random_range(0..500 * MS);
-            cluster.schedule.at(pause, Event::Client(client));
+            cluster.wake(client, pause);
         }
         Ok(cluster)
     }
@@ -275,7 +275,8 @@ impl Cluster {
                 Ok(())
             }
             Event::Response { caller, token, response } => self.response(caller, token, response),
-            Event::Client(client) => self.client(client),
+            Event::Client { client, wake } if self.clients[client].wake == wake => self.client(client),
+            Event::Client { .. } => Ok(()),
             Event::Timer { client } => {
                 if let Some(step) = self.clients[client].on_timer(now) {
                     self.step(client, step)?;
@@ -664,6 +665,13 @@ impl Cluster {
         self.step(client, step)
     }
 
+    /// Calls on a client at `time`, and not sooner.
+    pub(crate) fn wake(&mut self, client: usize, time: Time) {
+        self.clients[client].wake += 1;
+        let wake = self.clients[client].wake;
+        self.schedule.at(time, Event::Client { client, wake });
+    }
+
     pub(crate) fn begin_operation(&mut self, client: usize, key: usize, op: crate::history::Op) {
         let now = self.schedule.now();
         let key = &self.workload.keys[key];
@@ -699,7 +707,7 @@ impl Cluster {
                 self.schedule.at(timer, Event::Timer { client });
                 self.send_request(store, Caller::Client(client), token, request);
             }
-            Step::Wait(until) => self.schedule.at(until, Event::Client(client)),
+            Step::Wait(until) => self.wake(client, until),
             Step::End(id, ended) => {
                 self.position += 1;
                 trace!(self, "client {client} ends {:?}: {ended:?}", self.history.record(&id).op);
@@ -715,7 +723,8 @@ impl Cluster {
                     self.history.end(&id, outcome);
                 }
                 let pause = exponential(&mut self.rng, self.workload.think_mean);
-                self.schedule.after(pause, Event::Client(client));
+                let next = self.schedule.now() + pause;
+                self.wake(client, next);
             }
         }
         Ok(())

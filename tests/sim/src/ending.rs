@@ -151,7 +151,7 @@ impl Cluster {
         for key in 0..self.workload.keys.len() {
             self.clients[0].patience = 10 * SEC;
             self.begin_operation(0, key, Op::Get);
-            self.schedule.after(0, Event::Client(0));
+            self.wake(0, self.schedule.now());
             while self.clients[0].busy.is_some() {
                 let next = self.schedule.now() + MS;
                 self.run_until(next)?;

@@ -60,6 +60,12 @@ impl Config {
         self.election_ticks as u64 * self.tick_ms * 1_000_000
     }
 
+    /// For how long a replica that has heard a leader votes for no other, ns: T − 1 tick,
+    /// where T is the least election timeout.
+    pub fn promise_ns(&self) -> u64 {
+        self.election_ns() - self.tick_ms * 1_000_000
+    }
+
     /// Length of a leader lease, ns: 0.8 × (T − 1 tick), where T is the least election timeout.
     ///
     /// A follower votes no sooner than T − 1 tick of *its* clock after the message by which the

@@ -6,7 +6,9 @@
 //!   change of a voter is a simple change; more enter a joint configuration, which is left
 //!   explicitly (`leave_joint`): raft's `auto_leave` may never fire across a leader change.
 //! Apply: raft's configuration and the descriptor change together, in the entry's write batch.
-//! After apply: a removed replica stays until a member tells it that it is gone.
+//! After apply: a removed replica stays until a member tells it that it is gone. A replica that
+//!   was elected between its demotion's proposal and application, or in the joint configuration
+//!   that demotes it, hands its leadership over: raft itself would let it lead on, even removed.
 //!
 //! Invariant: the descriptor and raft's configuration always say the same.
 
@@ -82,6 +84,10 @@ impl Replica {
     ) -> Result<(), String> {
         if change.leave_joint {
             return match (d.is_joint(), change.changes.is_empty()) {
+                (true, true) if self.must_hand_over() => Err(format!(
+                    "replica {} leads and is being demoted; the leadership moves first",
+                    self.id
+                )),
                 (true, true) => Ok(()),
                 (false, _) => Err(format!("range {} is in no joint configuration", d.id)),
                 (_, false) => Err("leave_joint comes without changes".into()),
@@ -139,6 +145,9 @@ impl Replica {
                     {
                         return Err(format!("replica {id} is the only voter"));
                     }
+                }
+                (ChangeKind::RemoveLearner, Some(ReplicaRole::Learner)) if id == self.id => {
+                    return Err(format!("replica {id} leads; the leadership moves first"));
                 }
                 (ChangeKind::RemoveLearner, Some(ReplicaRole::Learner)) => {}
                 (ChangeKind::RemoveLearner, Some(_)) => {

@@ -7,7 +7,7 @@ use super::invalid;
 use crate::replica::{Ctx, Replica, Waiter};
 use bytes::Bytes;
 use rangekv_proto::internal::admin_command::TransferLeader;
-use rangekv_proto::{ReplicaId, ReplicaRole, RequestError, StoreId};
+use rangekv_proto::{RangeDescriptor, ReplicaId, ReplicaRole, RequestError, StoreId};
 
 impl Replica {
     pub(super) fn transfer_leader(
@@ -74,12 +74,24 @@ impl Replica {
         true
     }
 
+    /// Whether this replica leads though its configuration gives it no vote, or soon none.
+    pub fn must_hand_over(&self) -> bool {
+        let role =
+            |d: &RangeDescriptor| d.replicas.iter().find(|r| r.id == self.id).map(|r| r.role);
+        self.is_leader()
+            && !matches!(
+                self.descriptor.as_ref().and_then(role),
+                Some(ReplicaRole::Voter | ReplicaRole::IncomingVoter)
+            )
+    }
+
     /// The voter that is best suited to take over: the one with the longest log.
     pub fn best_successor(&self) -> Option<ReplicaId> {
         let d = self.descriptor.as_ref()?;
         d.replicas
             .iter()
-            .filter(|r| r.role == ReplicaRole::Voter && r.id != self.id)
+            .filter(|r| matches!(r.role, ReplicaRole::Voter | ReplicaRole::IncomingVoter))
+            .filter(|r| r.id != self.id)
             .filter_map(|r| {
                 self.raw
                     .raft

@@ -26,8 +26,8 @@ use bytes::Bytes;
 use raft::eraftpb::{Message, MessageType};
 use raft::{RawNode, StateRole};
 use rangekv_proto::{
-    LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError, Response,
-    StoreId,
+    Epoch, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError,
+    Response, StoreId,
 };
 use ready::InReady;
 use std::collections::{BTreeMap, VecDeque};
@@ -150,6 +150,15 @@ pub struct Replica {
     split_off: VecDeque<RangeDescriptor>,
     known: (StateRole, u64, u64),
     last_contact_ns: u64,
+    promised_until_ns: u64,
+    promise_ns: u64,
+    /// This replica's election timeout, ticks.
+    election_ticks: usize,
+    /// Ticks to be left out.
+    election_delay: usize,
+    /// While uninitialised: the newest `conf_version` of which a member has said that this
+    /// replica is one, too.
+    member_at: u64,
 }
 
 impl Replica {
@@ -193,6 +202,11 @@ impl Replica {
             split_off: VecDeque::new(),
             known,
             last_contact_ns: now.mono_ns,
+            promised_until_ns: 0,
+            promise_ns: config.promise_ns(),
+            election_ticks,
+            election_delay: 0,
+            member_at: 0,
         };
         if let Some(d) = descriptor {
             replica.set_descriptor(d);
@@ -253,6 +267,32 @@ impl Replica {
         self.peers.get(&replica).copied()
     }
 
+    /// The epoch of the descriptor. While there is none: the newest `conf_version` at which this
+    /// replica is known to have been a member, so that it can be told when it is one no longer.
+    pub fn epoch(&self) -> Epoch {
+        match &self.descriptor {
+            Some(d) => d.epoch,
+            None => Epoch {
+                conf_version: self.member_at,
+                version: 0,
+            },
+        }
+    }
+
+    /// A member at `conf_version` sent this replica a message.
+    pub fn seen_as_member(&mut self, conf_version: u64) {
+        self.member_at = self.member_at.max(conf_version);
+    }
+
+    /// The other members, or, while uninitialised, the replicas heard of.
+    pub fn others(&self) -> Vec<(ReplicaId, StoreId)> {
+        let all: Vec<(ReplicaId, StoreId)> = match &self.descriptor {
+            Some(d) => d.replicas.iter().map(|r| (r.id, r.store)).collect(),
+            None => self.peers.iter().map(|(id, store)| (*id, *store)).collect(),
+        };
+        all.into_iter().filter(|(id, _)| *id != self.id).collect()
+    }
+
     /// Remembers where a replica lives, from a message of it.
     pub fn learn_peer(&mut self, replica: ReplicaId, store: StoreId) {
         self.peers.entry(replica).or_insert(store);
@@ -291,7 +331,7 @@ impl Replica {
 
     /// Hands a raft message to raft. What raft refuses (an unknown peer's response) is dropped.
     pub fn step(&mut self, now: Now, message: Message) {
-        let kind = message.get_msg_type();
+        let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
         if let Err(e) = self.raw.step(message) {
             tracing::debug!(range = self.range.0, ?kind, %e, "raft dropped a message");
         }
@@ -300,13 +340,35 @@ impl Replica {
             MessageType::MsgAppend | MessageType::MsgHeartbeat | MessageType::MsgSnapshot
         ) {
             self.last_contact_ns = now.mono_ns;
+            if (self.raw.raft.term, self.raw.raft.leader_id) == (term, from) {
+                self.promised_until_ns = now.mono_ns + self.promise_ns;
+            }
         }
         self.after_step(now);
     }
 
-    /// One raft tick.
-    pub fn tick(&mut self, now: Now) {
+    /// Whether this replica has promised a leader not to vote for another one yet, by
+    /// acknowledging what may renew its lease. raft keeps this promise only while it
+    /// remembers the leader, and forgets it at any message with a higher term: a late refusal
+    /// of a pre-vote will do.
+    pub fn has_promised(&self, now: Now) -> bool {
+        now.mono_ns < self.promised_until_ns
+    }
+
+    /// One raft tick. raft's own election timeout is fixed while the process lives, so that two
+    /// replicas with equal ones, ticking in step, could split the vote for ever: after each
+    /// election that this replica began, its clock stands still for a random time below the
+    /// least timeout, which `draw` gives (Raft §5.2).
+    pub fn tick(&mut self, now: Now, draw: &mut dyn FnMut() -> usize) {
+        if self.election_delay > 0 && !self.is_leader() {
+            self.election_delay -= 1;
+            return;
+        }
         self.raw.tick();
+        if !self.is_leader() && self.raw.raft.election_elapsed == 0 {
+            let (own, least) = (self.election_ticks, self.raw.raft.election_timeout());
+            self.election_delay = (draw() + least - own % least) % least;
+        }
         self.after_step(now);
     }
 

@@ -30,7 +30,7 @@ use crate::wire::{Envelope, Payload};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
 use raft::{LightReady, Ready};
-use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId};
+use rangekv_proto::{RangeDescriptor, RangeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
@@ -295,10 +295,7 @@ impl Replica {
                 range: self.range,
                 from: self.id,
                 to,
-                epoch: self
-                    .descriptor
-                    .as_ref()
-                    .map_or(Epoch::default(), |d| d.epoch),
+                epoch: self.epoch(),
                 bounds,
                 payload: Payload::Raft(m),
             };

@@ -23,6 +23,9 @@ use rangekv_proto::{
     Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId, INITIAL_INDEX, INITIAL_TERM,
 };
 
+/// The context of a vote request by which raft-rs says that the leader asked for it.
+const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
+
 /// A replica that has heard no leader for this many election timeouts asks whether it is still a member.
 const ASK_AFTER_ELECTIONS: u64 = 5;
 
@@ -81,6 +84,13 @@ impl Worker {
         if vote && now.mono_ns < self.vote_ban_until_ns {
             return;
         }
+        // Nor may it while a leader counts on it; only a leader that gives up its lease asks a
+        // follower to campaign at once.
+        let transfer = message.context[..] == *CAMPAIGN_TRANSFER;
+        let promised = |r: &Replica| r.has_promised(now);
+        if vote && !transfer && self.replicas.get(&e.range).is_some_and(promised) {
+            return;
+        }
         if let Some(mine) = self.replicas.get(&e.range).map(|r| r.id) {
             if e.to < mine {
                 return;
@@ -101,12 +111,14 @@ impl Worker {
             .expect("exists or was just created");
         if let Some(d) = &replica.descriptor {
             let member = d.replicas.iter().any(|r| r.id == e.from);
-            // An uninitialised sender may have been added since; one with a descriptor has not.
-            let initialised = e.epoch.conf_version > 0;
-            if !member && initialised && e.epoch.conf_version < d.epoch.conf_version {
+            // The sender was a member at its `conf_version`, and ids are never reused.
+            let known = e.epoch.conf_version > 0;
+            if !member && known && e.epoch.conf_version < d.epoch.conf_version {
                 let gone = reply_gone(d, replica.id, &e);
                 return self.outbox.push((from_store, gone));
             }
+        } else {
+            replica.seen_as_member(e.epoch.conf_version);
         }
         replica.learn_peer(e.from, from_store);
         let Payload::Raft(message) = e.payload else {
@@ -363,20 +375,19 @@ impl Worker {
     pub(super) fn ask_whether_members(&mut self, now: Now) {
         let silent = ASK_AFTER_ELECTIONS * self.config.election_ns();
         for r in self.replicas.values() {
-            let Some(d) = &r.descriptor else { continue };
             if r.is_leader() || now.mono_ns < r.last_contact_ns() + silent {
                 continue;
             }
-            for member in d.replicas.iter().filter(|m| m.id != r.id) {
+            for (member, store) in r.others() {
                 let question = Envelope {
                     range: r.range,
                     from: r.id,
-                    to: member.id,
-                    epoch: d.epoch,
+                    to: member,
+                    epoch: r.epoch(),
                     bounds: None,
                     payload: Payload::AmIMember,
                 };
-                self.outbox.push((member.store, question));
+                self.outbox.push((store, question));
             }
         }
     }
@@ -399,6 +410,11 @@ impl Worker {
         );
         replica.abandon();
         self.shared.remove(range);
+        // A range that this one split off here exists in no log but this one's: its descriptor
+        // must survive the loss of that log.
+        if replica.descriptor.is_some() {
+            self.engine.flush();
+        }
         self.bury(
             range,
             Tombstone {

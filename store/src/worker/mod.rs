@@ -325,12 +325,12 @@ impl Worker {
         self.next_tick_ns = now.mono_ns + self.config.tick_ms * 1_000_000;
         self.ticks += 1;
         for (range, r) in &mut self.replicas {
-            r.tick(now);
+            r.tick(now, &mut || (self.draw)(*range));
             self.dirty.insert(*range);
         }
-        if self.draining {
-            let mut ctx = ctx!(self, now);
-            for r in self.replicas.values_mut().filter(|r| r.is_leader()) {
+        let mut ctx = ctx!(self, now);
+        for r in self.replicas.values_mut() {
+            if r.is_leader() && (self.draining || r.must_hand_over()) {
                 if let Some(to) = r.best_successor() {
                     r.transfer_to(&mut ctx, to);
                 }

@@ -248,8 +248,11 @@ pub fn check_departure(envelope: &Envelope, mirror: &Mirror, applied: Option<u64
         {
             complain(format!("the vote on disk is for {}", log.vote))
         }
+        // What a range begins with comes from the log of the range that it was split off.
         MessageType::MsgAppendResponse
-            if !message.reject && log.term == message.term && log.last() < message.index =>
+            if !message.reject
+                && log.term == message.term
+                && log.last().max(INITIAL_INDEX) < message.index =>
         {
             complain(format!("the log on disk ends at {} before {}", log.last(), message.index))
         }

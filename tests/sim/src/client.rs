@@ -25,6 +25,8 @@ pub struct InFlight {
     read_only: bool,
     deadline: Time,
     tries: u32,
+    /// How many of the last retries went without a wait.
+    at_once: u32,
     /// Token of the attempt that is out, where it went, and when it is taken for lost.
     attempt: Option<(u64, Asked, Time)>,
     /// Where the attempt before went.
@@ -105,6 +107,7 @@ impl Client {
             read_only: op.is_read_only(),
             deadline: now + self.patience,
             tries: 0,
+            at_once: 0,
             attempt: None,
             asked_before: None,
             open: false,
@@ -182,6 +185,7 @@ impl Client {
             now_ms: now / MS,
             deadline_ms: op.deadline / MS,
             tries: op.tries,
+            at_once: op.at_once,
             read_only: op.read_only,
             asked,
             news,
@@ -189,6 +193,7 @@ impl Client {
         match self.policy.next(error, &attempt) {
             Action::RetryAt { when_ms, ask } => {
                 op.another = ask == Ask::Another;
+                op.at_once = if when_ms <= now / MS { op.at_once + 1 } else { 0 };
                 Step::Wait(now.max(when_ms * MS))
             }
             Action::GiveUp(DoorError::Invalid(why)) => self.end(Ended::Wrong(why)),

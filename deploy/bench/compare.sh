@@ -6,7 +6,7 @@
 #
 # Systems, each with fsync on and all on 127.0.0.1:
 #   etcd      3 members. Clients talk to the leader alone over 3 connections, because that is
-#             where etcd is fastest (through all members its puts are a fifth slower).
+#             where etcd is fastest (through all members both loads are 15 % slower).
 #   redis     1 server, --appendonly yes --appendfsync always; its log is not rewritten meanwhile.
 #   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads.
 #   rangekv1  1 store.

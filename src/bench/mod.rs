@@ -16,6 +16,7 @@ mod tally;
 
 pub use args::BenchArgs;
 
+use crate::cli::output;
 use args::Protocol;
 use keys::Distribution;
 use load::{Load, Mix, Requests};
@@ -39,15 +40,17 @@ pub fn main(args: &BenchArgs) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    if args.json {
-        println!("{:#}", serde_json::json!(report));
-    } else {
-        println!("{report}");
+    let printed = match args.json {
+        true => output::print(format_args!("{:#}", serde_json::json!(report))),
+        false => output::print(&report),
+    };
+    if let Err(error) = printed {
+        eprintln!("rangekv bench: {error}");
+        return ExitCode::FAILURE;
     }
-    if report.succeeded > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    match report.succeeded {
+        0 => ExitCode::FAILURE,
+        _ => ExitCode::SUCCESS,
     }
 }
 

@@ -2,6 +2,7 @@
 //! can't make, all of them pure functions.
 
 pub mod address;
+pub mod output;
 pub mod start;
 
 use crate::bench::BenchArgs;

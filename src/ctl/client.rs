@@ -3,7 +3,7 @@
 use super::args::{CtlArgs, ProbeArgs};
 use super::table;
 use super::wire::CtlCommand;
-use crate::cli::Invalid;
+use crate::cli::{output, Invalid};
 use crate::node::dial;
 use rangekv_proto::internal as pb;
 use std::process::ExitCode;
@@ -30,13 +30,12 @@ pub fn probe(args: &ProbeArgs) -> ExitCode {
     if let Err(invalid) = crate::cli::address::check("the address", &args.address) {
         return invalid.exit();
     }
-    finish(block_on(identify(args)).map(|identity| {
-        if args.json {
-            println!("{:#}", identity_json(&identity));
-        } else {
-            print!("{}", describe(&args.address, &identity));
-        }
-    }))
+    finish(
+        block_on(identify(args)).and_then(|identity| match args.json {
+            true => output::print(format_args!("{:#}", identity_json(&identity))),
+            false => output::print(describe(&args.address, &identity)),
+        }),
+    )
 }
 
 fn finish(result: Result<(), String>) -> ExitCode {
@@ -131,8 +130,7 @@ fn print(args: &CtlArgs, command: &CtlCommand, json: &str) -> Result<(), String>
     } else {
         table::render(command, json).map_err(unexpected)?
     };
-    println!("{text}");
-    Ok(())
+    output::print(text)
 }
 
 async fn identify(args: &ProbeArgs) -> Result<pb::Identity, String> {
@@ -172,6 +170,7 @@ fn describe(address: &str, identity: &pb::Identity) -> String {
             text += &format!("  {what:<9} {address}\n");
         }
     }
+    text.truncate(text.trim_end().len());
     text
 }
 

@@ -23,6 +23,19 @@ pub fn array(reply: &Bytes) -> Option<Vec<Bytes>> {
     (at == reply.len()).then_some(elements)
 }
 
+/// Replies that stand one behind the other, as a client receives them: those that are
+/// complete, and how many bytes they take. `None` if what follows is no reply.
+pub fn sequence(replies: &Bytes) -> Option<(Vec<Bytes>, usize)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(end) = skip(replies, at, 0) {
+        found.push(replies.slice(at..end));
+        at = end;
+    }
+    let known = b"+-:_#,($=!*~>%|";
+    (at == replies.len() || known.contains(&replies[at])).then_some((found, at))
+}
+
 /// An integer reply.
 pub fn int(reply: &[u8]) -> Option<i64> {
     let (value, end) = (reply.first() == Some(&b':')).then(|| header(reply, 0))??;
@@ -115,7 +128,13 @@ mod tests {
         let reply = b("*2\r\n$3\r\nabc\r\n:7\r\n");
         for end in 0..reply.len() {
             assert_eq!(array(&reply.slice(..end)), None, "cut at {end}");
+            assert_eq!(sequence(&reply.slice(..end)), Some((Vec::new(), 0)));
         }
+        assert_eq!(
+            sequence(&b("+OK\r\n:1\r\n$3\r\nab")),
+            Some((vec![b("+OK\r\n"), b(":1\r\n")], 9))
+        );
+        assert_eq!(sequence(&b("+OK\r\nhello")), None);
         assert_eq!(array(&b("*0\r\n+x\r\n")), None);
         assert_eq!(array(&b("*999999999999\r\n")), None);
         assert_eq!(int(b":7\r\n:8\r\n"), None);

@@ -33,7 +33,7 @@ impl Default for Policy {
             backoff_max_ms: 250,
             immediate_max: 4,
             busy_tries_max: 4,
-            read_try_ms: 1000,
+            read_try_ms: 2000,
         }
     }
 }

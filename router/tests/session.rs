@@ -490,3 +490,89 @@ fn replies_are_left_out_when_the_client_says_so() {
     assert_eq!(replies, ["+OK\r\n", "$1\r\nw\r\n", "+OK\r\n"]);
     assert!(world.session.is_finished());
 }
+
+#[test]
+fn whatever_is_typed_has_one_reply() {
+    let words = [
+        "",
+        "0",
+        "1",
+        "-1",
+        "16",
+        "9223372036854775807",
+        "18446744073709551615",
+        "k",
+        "{t}k",
+        "*",
+        "COUNT",
+        "MATCH",
+        "TYPE",
+        "string",
+        "ID",
+        "LIST",
+        "SETNAME",
+        "GET",
+        "INFO",
+        "AUTH",
+        "3",
+        "KEYSLOT",
+        "DOCS",
+        "GETKEYS",
+        "EX",
+        "PX",
+        "NX",
+        "KILL",
+        "ADDR",
+        "SKIPME",
+        "no",
+        "\u{0}x",
+        "562949953421312",
+        "281474976710657",
+        "LEN",
+        "IDX",
+        "ASYNC",
+        "DB",
+    ];
+    for seed in 0..seeds() {
+        let mut rng = Rng::new(seed);
+        let mut world = World::new(
+            seed,
+            3,
+            Faults {
+                split: 20,
+                merge: 10,
+                ..Faults::default()
+            },
+        );
+        let mut typed = 0;
+        for _ in 0..300 {
+            let specs = rangekv_model::redis::spec::all();
+            let mut command = match rng.below(20) {
+                0 => ["CONFIG", "CLUSTER", "NOSUCH", "\u{0}KEYS"][rng.below(4) as usize].to_owned(),
+                _ => specs[rng.below(specs.len() as u64) as usize]
+                    .name
+                    .to_owned(),
+            };
+            if command == "quit" {
+                continue;
+            }
+            // Mostly as many arguments as it takes, or one more.
+            for _ in 0..rng.below(5) {
+                command.push(' ');
+                command.push_str(words[rng.below(words.len() as u64) as usize]);
+            }
+            world.send(&command);
+            typed += 1;
+            if rng.chance(100) {
+                world.step();
+            }
+        }
+        let mut replies = world.replies().len();
+        world.settle();
+        replies += world.replies().len();
+        // A client that was told to kill itself is told nothing more.
+        if !world.session.is_finished() {
+            assert_eq!(replies, typed, "seed {seed}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub trait HangUp: Send + Sync {
 }
 
 /// The state of a connection that commands change.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ClientState {
     pub db: u8,
     pub protocol: Protocol,
@@ -115,10 +115,14 @@ impl Client {
     /// Shows others what the connection has become.
     pub(super) fn update(&self, state: &ClientState, now_ms: u64) {
         let mut seen = self.seen.lock();
-        // Strings change once in the life of a connection: copied only then.
         let (old, last_ms) = &mut *seen;
         *last_ms = now_ms;
-        old.clone_from(state);
+        old.last_command = state.last_command;
+        old.db = state.db;
+        // The rest changes a few times in the life of a connection: strings are copied then.
+        if *old != *state {
+            *old = state.clone();
+        }
     }
 
     /// Closes the connection when what it has read is answered.

@@ -63,7 +63,9 @@ pub struct PlacementModel;
 impl Evaluator for PlacementModel {
     fn evaluate(&self, context: &Context<'_>, command: &Bytes, txn: &mut Txn<'_>) -> Bytes {
         let reply = match PlacementCommand::decode(&command[..]) {
-            _ if !context.start.is_empty() => refused("placement commands are for range 1 alone"),
+            _ if context.start >= keys::PLACEMENT_END => {
+                refused("placement commands are for range 1 alone")
+            }
             Ok(PlacementCommand { kind: Some(kind) }) => {
                 execute(kind, txn).unwrap_or_else(|Refused(why)| refused(why))
             }

@@ -18,4 +18,8 @@ pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }
 
+/// All `.proto` files, as gRPC reflection serves them.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
 pub use types::*;

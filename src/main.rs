@@ -9,6 +9,7 @@ mod cli;
 
 mod bench;
 mod ctl;
+mod demo;
 mod node;
 
 use cli::{Cli, Command};
@@ -21,10 +22,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::from_process().command {
         Command::Start(args) => match args.plan() {
-            Ok(_) => not_yet("start"),
+            Ok(start) => {
+                start
+                    .notices
+                    .iter()
+                    .for_each(|notice| eprintln!("{notice}"));
+                node::start(start.options, start.log_format)
+            }
             Err(invalid) => invalid.exit(),
         },
-        Command::Demo(_) => not_yet("demo"),
+        Command::Demo(args) => demo::demo(&args),
         Command::Ctl(args) => ctl::ctl(&args),
         Command::Probe(args) => ctl::probe(&args),
         Command::Bench(args) => bench::main(&args),
@@ -33,9 +40,4 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
-}
-
-fn not_yet(command: &str) -> ExitCode {
-    eprintln!("rangekv {command}: not part of this version yet");
-    ExitCode::FAILURE
 }

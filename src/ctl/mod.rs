@@ -1,13 +1,15 @@
 //! `rangekv ctl` and `rangekv probe`: the operator's side.
 //!
 //! [`wire`] is what both sides share, [`args`] the command line, [`client`] asks the stores,
-//! [`table`] prints their answers for people.
+//! [`table`] prints their answers for people; [`server`] is what a store answers.
 
 pub mod wire;
 
 pub mod args;
 mod client;
 mod table;
+
+pub mod server;
 
 pub use client::{ctl, probe};
 

@@ -11,6 +11,9 @@ use rangekv_proto::internal::SnapshotChunk;
 /// A chunk is closed once it holds this much. One record more may exceed it.
 pub const CHUNK_BYTES: usize = 512 << 10;
 
+/// Key and value.
+pub type Record<'a> = (&'a [u8], &'a [u8]);
+
 /// What is wrong with a received snapshot.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
@@ -100,10 +103,7 @@ pub struct Decoder {
 
 impl Decoder {
     /// The records of the next chunk, all of them checked before the first is handed out.
-    pub fn records<'a>(
-        &mut self,
-        chunk: &'a SnapshotChunk,
-    ) -> Result<Vec<(&'a [u8], &'a [u8])>, ChunkError> {
+    pub fn records<'a>(&mut self, chunk: &'a SnapshotChunk) -> Result<Vec<Record<'a>>, ChunkError> {
         let n = self.chunks;
         if self.complete {
             return Err(ChunkError::AfterLast(n));
@@ -139,7 +139,7 @@ impl Decoder {
     }
 }
 
-fn split(mut bytes: &[u8]) -> Option<Vec<(&[u8], &[u8])>> {
+fn split(mut bytes: &[u8]) -> Option<Vec<Record<'_>>> {
     let mut records = Vec::new();
     while !bytes.is_empty() {
         let (lengths, rest) = bytes.split_at_checked(8)?;

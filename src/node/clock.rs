@@ -1,6 +1,7 @@
 //! The clock that the driver hands to the sans-IO core.
 
 use rangekv_store::event::Now;
+use rustix::time::{clock_gettime, ClockId};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The present moment.
@@ -16,9 +17,8 @@ pub fn now() -> Now {
 
 /// Monotonic nanoseconds, suspension included.
 pub fn mono_ns() -> u64 {
-    read(libc::CLOCK_BOOTTIME)
-        .or_else(|| read(libc::CLOCK_MONOTONIC))
-        .expect("CLOCK_MONOTONIC exists on every Linux")
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 /// Milliseconds since the Unix epoch. A clock set before 1970 reads as 0.
@@ -26,17 +26,6 @@ pub fn wall_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
-}
-
-#[allow(unsafe_code)]
-fn read(clock: libc::clockid_t) -> Option<u64> {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: `time` is a valid timespec for the duration of the call.
-    let status = unsafe { libc::clock_gettime(clock, &mut time) };
-    (status == 0).then(|| time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64)
 }
 
 #[cfg(test)]

@@ -16,12 +16,11 @@
 //! whose votes it holds.
 
 use super::durable::{self, DurableError};
-use bytes::Bytes;
+use crate::ctl::{hex, unhex};
 use rangekv_proto::{RangeDescriptor, StoreId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 /// Format of the data directory that this version writes, and the newest that it reads.
@@ -172,7 +171,7 @@ impl DataDir {
         );
         assert!(identity.cluster != 0 && identity.store != 0, "{identity:?}");
         let hex = |d: &RangeDescriptor| InitialRange {
-            descriptor: to_hex(&d.encode()),
+            descriptor: hex(&d.encode()),
         };
         let initial: Vec<InitialRange> = ranges.iter().map(hex).collect();
         // Before the identity: a directory with an identity misses nothing.
@@ -194,7 +193,7 @@ impl DataDir {
                 path: path.clone(),
                 why,
             };
-            let bytes = from_hex(&range.descriptor).ok_or_else(|| damaged("not hex".into()))?;
+            let bytes = unhex(&range.descriptor).ok_or_else(|| damaged("not hex".into()))?;
             RangeDescriptor::decode(&bytes).map_err(|e| damaged(e.to_string()))
         };
         Ok(initial.into_iter().map(decode).collect::<Result<_, _>>()?)
@@ -225,36 +224,19 @@ fn is_empty(dir: &Path) -> io::Result<bool> {
     }
 }
 
-#[allow(unsafe_code)]
 fn try_lock(file: &File) -> io::Result<bool> {
-    // SAFETY: `file` is an open descriptor for the duration of the call.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
-        return Ok(true);
+    use rustix::fs::{flock, FlockOperation};
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(true),
+        Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
+        Err(e) => Err(e.into()),
     }
-    match io::Error::last_os_error() {
-        e if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        e => Err(e),
-    }
-}
-
-fn to_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-fn from_hex(text: &str) -> Option<Bytes> {
-    let digit = |c: u8| (c as char).to_digit(16).map(|d| d as u8);
-    if text.len() % 2 != 0 {
-        return None;
-    }
-    text.as_bytes()
-        .chunks(2)
-        .map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?))
-        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
     use rangekv_proto::{Epoch, RangeId};
 
     fn identity(incarnation: u64) -> Identity {
@@ -283,7 +265,7 @@ mod tests {
     fn keeps_its_identity_and_initial_ranges_until_forgotten() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("data");
-        let mut dir = DataDir::open(&path).unwrap();
+        let dir = DataDir::open(&path).unwrap();
         assert!(dir.identity().is_none());
         let incarnation = dir.incarnation();
         drop(dir);

@@ -56,6 +56,42 @@ impl Queue {
     fn is_idle(&self) -> bool {
         self.raft.is_empty() && self.requests.is_empty()
     }
+
+    /// Why a request of this size is not taken.
+    fn refusal(&self, bytes: usize) -> Option<RequestError> {
+        if !self.open {
+            let why = "no connection to the store".into();
+            return Some(RequestError::Unavailable(why));
+        }
+        if bytes > MESSAGE_BYTES_MAX {
+            let why = format!("a request of {bytes} bytes is over {MESSAGE_BYTES_MAX}");
+            return Some(RequestError::Invalid(why));
+        }
+        let full = self.tokens.len() >= REQUESTS_MAX
+            || (self.request_bytes > 0 && self.request_bytes + bytes > REQUEST_BYTES_MAX);
+        full.then(|| RequestError::Busy {
+            reason: "too many requests in flight to the store".into(),
+            retry_after_ms: 20,
+        })
+    }
+
+    fn push(&mut self, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
+        let harmless = match &request.body {
+            Body::Command { read_only, .. } => *read_only,
+            Body::Heartbeat(_) => true,
+            Body::Admin(_) => false,
+        };
+        let waiting = Waiting {
+            sink: sink.clone(),
+            token,
+            harmless,
+            sent: false,
+        };
+        let stream_token = self.tokens.insert(waiting);
+        self.request_bytes += request_bytes(&request);
+        self.requests
+            .push_back(request_to_wire(stream_token, request));
+    }
 }
 
 impl Lane {
@@ -71,51 +107,29 @@ impl Lane {
         true
     }
 
-    /// Queues a request, or answers it at once.
-    pub fn push_request(&self, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
-        let bytes = request_bytes(&request);
+    /// Queues requests in order under one lock, and answers at once those that don't fit.
+    pub fn push_requests(
+        &self,
+        requests: impl Iterator<Item = (Request, u64)>,
+        sink: &Arc<dyn ReplySink>,
+    ) {
+        let mut refused: Vec<(u64, RequestError)> = Vec::new();
         let mut queue = self.queue.lock();
-        let refusal = if !queue.open {
-            Some(RequestError::Unavailable(
-                "no connection to the store".into(),
-            ))
-        } else if bytes > MESSAGE_BYTES_MAX {
-            Some(RequestError::Invalid(format!(
-                "a request of {bytes} bytes is over {MESSAGE_BYTES_MAX}"
-            )))
-        } else if queue.tokens.len() >= REQUESTS_MAX
-            || (queue.request_bytes > 0 && queue.request_bytes + bytes > REQUEST_BYTES_MAX)
-        {
-            let reason = "too many requests in flight to the store".into();
-            Some(RequestError::Busy {
-                reason,
-                retry_after_ms: 20,
-            })
-        } else {
-            None
-        };
-        if let Some(error) = refusal {
-            drop(queue);
-            sink.complete(token, Err(error));
-            return;
+        for (request, token) in requests {
+            // Once one is refused, so are those behind it: their order survives a retry.
+            let error = match refused.last() {
+                Some((_, error)) => Some(error.clone()),
+                None => queue.refusal(request_bytes(&request)),
+            };
+            match error {
+                Some(error) => refused.push((token, error)),
+                None => queue.push(request, sink, token),
+            }
         }
-        let harmless = match &request.body {
-            Body::Command { read_only, .. } => *read_only,
-            Body::Heartbeat(_) => true,
-            Body::Admin(_) => false,
-        };
-        let waiting = Waiting {
-            sink: sink.clone(),
-            token,
-            harmless,
-            sent: false,
-        };
-        let stream_token = queue.tokens.insert(waiting);
-        queue.request_bytes += bytes;
-        queue
-            .requests
-            .push_back(request_to_wire(stream_token, request));
         wake(queue);
+        for (token, error) in refused {
+            sink.complete(token, Err(error));
+        }
     }
 
     /// Completes requests by the store's responses.
@@ -300,6 +314,10 @@ mod tests {
         }
     }
 
+    fn push(lane: &Lane, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
+        lane.push_requests(std::iter::once((request, token)), sink);
+    }
+
     fn opened() -> (Arc<Lane>, Frames, Arc<Answers>, Arc<dyn ReplySink>) {
         let lane = Arc::new(Lane::default());
         let frames = lane.frames();
@@ -312,9 +330,9 @@ mod tests {
     fn all_that_is_queued_leaves_in_one_frame_in_order() {
         let (lane, mut frames, answers, sink) = opened();
         lane.push_raft(Bytes::from_static(b"ab"));
-        lane.push_request(request(false), &sink, 70);
+        push(&lane, request(false), &sink, 70);
         lane.push_raft(Bytes::from_static(b"c"));
-        lane.push_request(request(false), &sink, 71);
+        push(&lane, request(false), &sink, 71);
         let frame = futures::executor::block_on(frames.next()).unwrap();
         assert_eq!(&frame.raft[..], b"abc");
         let tokens: Vec<u64> = frame.requests.iter().map(|r| r.token).collect();
@@ -336,12 +354,12 @@ mod tests {
     #[test]
     fn when_the_stream_breaks_only_sent_writes_are_unknown() {
         let (lane, mut frames, answers, sink) = opened();
-        lane.push_request(request(false), &sink, 1);
-        lane.push_request(request(true), &sink, 2);
+        push(&lane, request(false), &sink, 1);
+        push(&lane, request(true), &sink, 2);
         futures::executor::block_on(frames.next()).unwrap();
-        lane.push_request(request(false), &sink, 3);
+        push(&lane, request(false), &sink, 3);
         assert!(lane.close());
-        lane.push_request(request(false), &sink, 4);
+        push(&lane, request(false), &sink, 4);
         let answers = answers.0.lock();
         assert!(
             matches!(
@@ -396,7 +414,7 @@ mod tests {
     fn answers_busy_when_too_much_is_in_flight() {
         let (lane, _frames, answers, sink) = opened();
         for token in 0..=REQUESTS_MAX as u64 {
-            lane.push_request(request(false), &sink, token);
+            push(&lane, request(false), &sink, token);
         }
         let answers = answers.0.lock();
         assert!(

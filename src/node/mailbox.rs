@@ -10,8 +10,9 @@
 //! The lock is held for a push to a `Vec` or a swap of two; the worker takes all that is
 //! there at once, so that a loop of any length costs it one lock.
 
+use bytes::Bytes;
 use parking_lot::Mutex;
-use rangekv_proto::{Body, ReplySink, Request, RequestError};
+use rangekv_proto::{Body, ReplySink, Request, RequestError, StoreId};
 use rangekv_store::event::Event;
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
@@ -85,19 +86,31 @@ pub fn mailbox(limits: Limits) -> (Arc<Mailbox>, Inbox) {
 }
 
 impl Mailbox {
-    /// Adds an event that is not a client request.
+    /// Adds an event that is neither a client request nor raft's.
     pub fn push(&self, event: Event) {
         let mut queue = self.queue.lock();
         if queue.closed {
             return;
         }
-        if let Event::Raft { envelopes, .. } = &event {
-            queue.raft_bytes += envelopes.len();
-        }
         queue.events.push(event);
         let wake = std::mem::take(&mut queue.parked);
         drop(queue);
         self.wake(wake);
+    }
+
+    /// Adds raft envelopes; whether so many wait that the stream should pause.
+    pub fn push_raft(&self, from: StoreId, envelopes: Bytes) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return false;
+        }
+        queue.raft_bytes += envelopes.len();
+        let over = queue.raft_bytes > self.limits.raft_bytes_max;
+        queue.events.push(Event::Raft { from, envelopes });
+        let wake = std::mem::take(&mut queue.parked);
+        drop(queue);
+        self.wake(wake);
+        over
     }
 
     /// Adds a client request, or answers it at once.
@@ -222,8 +235,7 @@ pub fn request_bytes(request: &Request) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use rangekv_proto::{EvaluatorId, RangeId, Response, StoreId};
+    use rangekv_proto::{EvaluatorId, RangeId, Response};
     use std::time::Instant;
 
     #[derive(Default)]
@@ -310,10 +322,7 @@ mod tests {
         let (mailbox, inbox) = mailbox(small());
         for _ in 0..10 {
             let envelopes = Bytes::from(vec![0; 30]);
-            mailbox.push(Event::Raft {
-                from: StoreId(2),
-                envelopes,
-            });
+            mailbox.push_raft(StoreId(2), envelopes);
         }
         assert!(mailbox.over_raft_limit());
         let mut events = Vec::new();
@@ -369,10 +378,7 @@ mod tests {
                 scope.spawn(move || {
                     for n in 0..EACH {
                         let envelopes = Bytes::copy_from_slice(&n.to_le_bytes());
-                        mailbox.push(Event::Raft {
-                            from: StoreId(store),
-                            envelopes,
-                        });
+                        mailbox.push_raft(StoreId(store), envelopes);
                         if n % 1000 == 0 {
                             std::thread::sleep(Duration::from_millis(1));
                         }

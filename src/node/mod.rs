@@ -1,25 +1,50 @@
 //! The process around the sans-IO core: threads, sockets, files, clocks.
 //!
-//! In reading order: what a node is told ([`options`]) and who it is ([`identity`]); the
-//! worker's thread ([`mailbox`], [`driver`], [`watchdog`]); streams between stores
-//! ([`transport`], [`service`]); snapshots ([`chunks`]).
+//! In reading order: what a node is told ([`options`]), who it is ([`identity`], [`seat`]) and
+//! how it gets there ([`bootstrap`], [`join`]); the worker's thread ([`mailbox`], [`driver`],
+//! [`watchdog`]); streams between stores ([`transport`], [`service`]); snapshots
+//! ([`snapshots`], [`receive`]); the placement driver's two ends ([`heartbeat`],
+//! [`placement`]). [`process`] wires them together, [`entry`] gives it a runtime and signals.
 
 pub mod options;
 
+pub mod bootstrap;
+pub mod identity;
+pub mod join;
+pub mod seat;
+pub mod waiting;
+
 pub mod book;
 pub mod durable;
-pub mod identity;
 
 pub mod clock;
 pub mod driver;
 pub mod mailbox;
+pub mod storage;
 pub mod watchdog;
 
 pub mod dial;
 pub mod greeting;
+pub mod grpc;
 pub mod lane;
 pub mod replies;
+pub mod service;
 pub mod tokens;
 pub mod transport;
 
 pub mod chunks;
+pub mod receive;
+pub mod snapshots;
+
+pub mod calls;
+pub mod heartbeat;
+pub mod once;
+pub mod placement;
+pub mod stores;
+
+pub mod disk;
+pub mod entry;
+pub mod process;
+pub mod running;
+
+pub use entry::start;

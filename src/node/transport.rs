@@ -58,26 +58,31 @@ impl Transport {
 
     /// Sends encoded envelopes, or drops them.
     pub fn send_raft(self: &Arc<Self>, store: StoreId, envelopes: Bytes) {
-        let peer = self.peer(store);
+        let Some(peer) = self.known_peer(store) else {
+            // Its address comes with the next heartbeat.
+            return;
+        };
         if !peer.lane.push_raft(envelopes) {
             self.report(&peer);
         }
     }
 
-    /// Sends a request, or answers it at once.
-    pub fn send_request(
+    /// Sends requests in order, or answers them at once.
+    pub fn send_requests(
         self: &Arc<Self>,
         store: StoreId,
-        request: Request,
+        requests: impl Iterator<Item = (Request, u64)>,
         sink: &Arc<dyn ReplySink>,
-        token: u64,
     ) {
-        if store == StoreId(0) || self.book.get(store).is_none() {
-            let why = format!("the address of store {store} is unknown");
-            sink.complete(token, Err(RequestError::Unavailable(why)));
-            return;
+        match self.known_peer(store) {
+            Some(peer) => peer.lane.push_requests(requests, sink),
+            None => {
+                let why = format!("the address of store {store} is unknown");
+                for (_, token) in requests {
+                    sink.complete(token, Err(RequestError::Unavailable(why.clone())));
+                }
+            }
         }
-        self.peer(store).lane.push_request(request, sink, token);
     }
 
     /// Opens streams to all stores of the address book, so that none waits for the first use.
@@ -98,6 +103,14 @@ impl Transport {
             .read()
             .get(&store)
             .is_some_and(|p| p.lane.is_open())
+    }
+
+    /// The stream to a store whose address is known.
+    fn known_peer(self: &Arc<Self>, store: StoreId) -> Option<Arc<Peer>> {
+        if let Some(peer) = self.peers.read().get(&store) {
+            return Some(peer.clone());
+        }
+        self.book.grpc(store).map(|_| self.peer(store))
     }
 
     fn peer(self: &Arc<Self>, store: StoreId) -> Arc<Peer> {

@@ -1,0 +1,144 @@
+//! The answering end of `rangekv ctl`: any store, for the whole cluster.
+//!
+//! What only the placement driver's leader knows is asked of it; if there is none, a store
+//! answers with what it knows itself. What changes something is an ordinary call, retried
+//! like any other (see [`crate::node::calls`]).
+
+mod change;
+mod overview;
+
+use super::wire::{CtlCommand, Setting};
+use crate::node::dial::dial;
+use crate::node::running::Running;
+use rangekv_pd::config;
+use rangekv_proto::internal::placement_command::{Kind, ReadState, SetConfig};
+use rangekv_proto::internal::{CtlRequest, PlacementState};
+use rangekv_proto::{RequestError, StoreId};
+use rangekv_router::retry::DoorError;
+use serde::Serialize;
+use std::time::Duration;
+
+/// A call that this file makes takes no longer.
+const CALL_TIME_MAX: Duration = Duration::from_secs(5);
+/// Metadata of a command that another store has passed on: it is not passed on again.
+pub const PASSED_ON: &str = "rangekv-passed-on";
+
+/// Why a command has no answer.
+#[derive(Debug)]
+pub enum Failure {
+    /// No retry would change it.
+    Refused(String),
+    /// Another store, or a later moment, may do better.
+    Unavailable(String),
+}
+
+impl From<DoorError> for Failure {
+    fn from(error: DoorError) -> Self {
+        match error {
+            DoorError::Invalid(why) => Failure::Refused(why),
+            error => Failure::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// Answers a command in JSON.
+pub async fn answer(node: &Running, json: &str, passed_on: bool) -> Result<String, Failure> {
+    let command: CtlCommand = serde_json::from_str(json)
+        .map_err(|e| Failure::Refused(format!("not a command of this version: {e}")))?;
+    match command {
+        CtlCommand::Status | CtlCommand::StoreList | CtlCommand::RangeList => {
+            look(node, &command, json, passed_on).await
+        }
+        CtlCommand::RangeShow { range } => encode(&overview::range(node, range).await?),
+        CtlCommand::RangeSplit { range, key } => encode(&change::split(node, range, &key).await?),
+        CtlCommand::RangeTransferLeader { range, store } => {
+            encode(&change::transfer_leader(node, range, StoreId(store)).await?)
+        }
+        CtlCommand::ConfigList => encode(&settings(
+            &state(node, Kind::ReadState(ReadState {})).await?,
+        )),
+        CtlCommand::ConfigSet { name, value } => {
+            let set = SetConfig {
+                name: name.clone(),
+                value,
+            };
+            let state = state(node, Kind::SetConfig(set)).await?;
+            let setting = settings(&state).into_iter().find(|s| s.name == name);
+            encode(&setting.ok_or_else(|| Failure::Refused(format!("no setting {name}")))?)
+        }
+    }
+}
+
+/// What the placement driver's leader sees; without one, what this store sees.
+async fn look(
+    node: &Running,
+    command: &CtlCommand,
+    json: &str,
+    passed_on: bool,
+) -> Result<String, Failure> {
+    let look = |overview: overview::Overview| match command {
+        CtlCommand::Status => encode(&overview.status),
+        CtlCommand::StoreList => encode(&overview.status.stores),
+        _ => encode(&overview.ranges),
+    };
+    let inspected = node
+        .placement
+        .inspect(|leader, _, state| overview::of_leader(node, leader, state))
+        .await;
+    let leader = match inspected {
+        Ok(overview) => return look(overview),
+        Err(RequestError::NotLeader { leader, .. }) => leader.map(|hint| hint.store),
+        Err(_) => None,
+    };
+    let leader = leader.or_else(|| {
+        let route = node.calls.route(crate::node::calls::Target::Placement)?;
+        route.leader.map(|hint| hint.store)
+    });
+    if let Some(leader) = leader.filter(|s| !passed_on && *s != node.identity.store_id()) {
+        match pass_on(node, leader, json).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => {
+                tracing::debug!(%leader, error, "the placement driver's leader does not answer")
+            }
+        }
+    }
+    look(overview::of_node(node))
+}
+
+async fn pass_on(node: &Running, to: StoreId, json: &str) -> Result<String, String> {
+    let address = node.book.grpc(to).ok_or("its address is unknown")?;
+    let mut request = tonic::Request::new(CtlRequest { json: json.into() });
+    request.set_timeout(CALL_TIME_MAX / 2);
+    request
+        .metadata_mut()
+        .insert(PASSED_ON, tonic::metadata::MetadataValue::from(1));
+    let ask = async { dial(&address).await?.ctl(request).await };
+    let reply = ask.await.map_err(|s| s.message().to_string())?.into_inner();
+    match reply.error.is_empty() {
+        true => Ok(reply.json),
+        false => Err(reply.error),
+    }
+}
+
+/// The placement state after `kind`.
+async fn state(node: &Running, kind: Kind) -> Result<PlacementState, Failure> {
+    let reply = node.calls.placement(kind, CALL_TIME_MAX).await?;
+    match reply.state {
+        Some(state) if reply.error.is_empty() => Ok(state),
+        _ => Err(Failure::Refused(reply.error)),
+    }
+}
+
+fn settings(state: &PlacementState) -> Vec<Setting> {
+    let setting = |(setting, value): (&config::Setting, String)| Setting {
+        name: setting.name.into(),
+        value,
+        default: setting.default.into(),
+        help: setting.help.into(),
+    };
+    config::effective(state).map(setting).collect()
+}
+
+fn encode(reply: &impl Serialize) -> Result<String, Failure> {
+    serde_json::to_string(reply).map_err(|e| Failure::Unavailable(e.to_string()))
+}

@@ -1,0 +1,249 @@
+//! Calls that the process itself makes: registration, ids, heartbeats, admin commands.
+//!
+//! They go the way of every request, with the router's retry policy. What is called here may
+//! be done twice without harm, save where [`Calls::admin`] says so.
+
+use super::book::AddressBook;
+use super::dial::dial;
+use super::once::once;
+use super::placement::{now_ms, PLACEMENT_VERSION};
+use bytes::Bytes;
+use prost::Message;
+use rangekv_pd::state::encode;
+use rangekv_proto::internal as pb;
+use rangekv_proto::internal::{admin_command, placement_command, AdminCommand, PlacementReply};
+use rangekv_proto::{
+    Body, EvaluatorId, RangeDescriptor, RangeId, Request, RequestError, Response, StoreId,
+    PLACEMENT_RANGE,
+};
+use rangekv_router::cache::{Asked, Route, SharedCache};
+use rangekv_router::retry::{Action, Attempt, DoorError, Policy};
+use rangekv_router::stores::Stores;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One store has this long to answer one request.
+const TRY_TIME_MAX: Duration = Duration::from_secs(2);
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub struct Calls {
+    stores: Arc<dyn Stores>,
+    cache: Arc<SharedCache>,
+    book: Arc<AddressBook>,
+}
+
+/// Which range a call is for.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// Range 1.
+    Placement,
+    /// A range by its id.
+    Range(RangeId),
+    /// The range that holds a key.
+    Key(&'a [u8]),
+}
+
+/// Where to send a call, as far as is known.
+struct Where {
+    range: RangeId,
+    version: u64,
+    leader: Option<(StoreId, u64)>,
+    /// Whom to ask in turn if the leader is unknown.
+    others: Vec<StoreId>,
+}
+
+impl Calls {
+    /// Calls over `stores`, routed by `cache`.
+    pub fn new(stores: Arc<dyn Stores>, cache: Arc<SharedCache>, book: Arc<AddressBook>) -> Self {
+        Calls {
+            stores,
+            cache,
+            book,
+        }
+    }
+
+    /// A placement command. A refusal is in the reply's `error`.
+    pub async fn placement(
+        &self,
+        kind: placement_command::Kind,
+        within: Duration,
+    ) -> Result<PlacementReply, DoorError> {
+        let body = Body::Command {
+            evaluator: EvaluatorId::PLACEMENT,
+            read_only: matches!(kind, placement_command::Kind::ReadState(_)),
+            command: encode(kind),
+        };
+        let reply = self.call(Target::Placement, body, true, within).await?;
+        PlacementReply::decode(reply)
+            .map_err(|e| DoorError::Invalid(format!("not a placement reply: {e}")))
+    }
+
+    /// A heartbeat to the placement driver's leader.
+    pub async fn heartbeat(&self, heartbeat: Bytes, within: Duration) -> Result<Bytes, DoorError> {
+        let body = Body::Heartbeat(heartbeat);
+        self.call(Target::Placement, body, true, within).await
+    }
+
+    /// An admin command to a range's leader. Sent again only if nothing can have been proposed:
+    /// after an unknown outcome the caller looks at what the range has become.
+    pub async fn admin(
+        &self,
+        target: Target<'_>,
+        kind: admin_command::Kind,
+        within: Duration,
+    ) -> Result<Bytes, DoorError> {
+        let command = AdminCommand { kind: Some(kind) };
+        let body = Body::Admin(command.encode_to_vec().into());
+        self.call(target, body, false, within).await
+    }
+
+    /// The route to `target`, if it is known.
+    pub fn route(&self, target: Target<'_>) -> Option<Arc<Route>> {
+        let cache = self.cache.snapshot().cache;
+        match target {
+            Target::Placement => by_id(cache.routes(), PLACEMENT_RANGE),
+            Target::Range(range) => by_id(cache.routes(), range),
+            Target::Key(key) => cache.lookup(key).cloned(),
+        }
+    }
+
+    /// All known routes, in key order.
+    pub fn routes(&self) -> Vec<Arc<Route>> {
+        self.cache.snapshot().cache.routes().to_vec()
+    }
+
+    /// One request to one store, without retries.
+    pub async fn ask(&self, store: StoreId, request: Request) -> Response {
+        let harmless = match &request.body {
+            Body::Command { read_only, .. } => *read_only,
+            Body::Heartbeat(_) => true,
+            Body::Admin(_) => false,
+        };
+        let (sink, response) = once();
+        self.stores.send(store, request, &sink, 0);
+        tokio::time::timeout(TRY_TIME_MAX, response)
+            .await
+            .unwrap_or_else(|_| {
+                let why = format!("no answer from store {store} within {TRY_TIME_MAX:?}");
+                Err(match harmless {
+                    true => RequestError::Unavailable(why),
+                    false => RequestError::OutcomeUnknown(why),
+                })
+            })
+    }
+
+    async fn call(
+        &self,
+        target: Target<'_>,
+        body: Body,
+        repeatable: bool,
+        within: Duration,
+    ) -> Result<Bytes, DoorError> {
+        let policy = Policy {
+            busy_tries_max: u32::MAX,
+            ..Policy::default()
+        };
+        let deadline_ms = now_ms() + within.as_millis() as u64;
+        let mut told: Option<(StoreId, u64)> = None;
+        for tries in 1.. {
+            let attempt_failed = match self.locate(target) {
+                None => {
+                    let why = format!("no route to {target:?} is known");
+                    Err((RequestError::Unavailable(why), None))
+                }
+                Some(place) => {
+                    // Every other try goes round: a leader that doesn't answer may be none.
+                    let leader = told.take().or(place.leader.filter(|_| tries % 2 == 1));
+                    let turn = || place.others.get(tries as usize % place.others.len().max(1));
+                    let Some((store, term)) = leader.or_else(|| turn().map(|store| (*store, 0)))
+                    else {
+                        return Err(DoorError::Unavailable("no store is known".into()));
+                    };
+                    let request = Request {
+                        range: place.range,
+                        version: place.version,
+                        term: 0,
+                        body: body.clone(),
+                    };
+                    let asked = Asked {
+                        range: place.range,
+                        version: place.version,
+                        store,
+                        term,
+                    };
+                    let response = self.ask(store, request).await;
+                    response.map_err(|error| (error, Some(asked)))
+                }
+            };
+            let (error, asked) = match attempt_failed {
+                Ok(reply) => return Ok(reply),
+                Err(failed) => failed,
+            };
+            if let RequestError::NotLeader {
+                leader: Some(hint), ..
+            } = &error
+            {
+                told = Some((hint.store, hint.term)).filter(|_| tries % 4 != 0);
+            }
+            let asked = asked.unwrap_or(Asked {
+                range: RangeId(0),
+                version: 0,
+                store: StoreId(0),
+                term: 0,
+            });
+            let attempt = Attempt {
+                now_ms: now_ms(),
+                deadline_ms,
+                tries,
+                read_only: repeatable,
+                asked,
+                news: self.cache.on_error(&asked, &error),
+            };
+            match policy.next(&error, &attempt) {
+                Action::GiveUp(error) => return Err(error),
+                Action::RetryAt { when_ms, .. } => {
+                    let wait = when_ms.saturating_sub(now_ms());
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+            }
+        }
+        unreachable!("the policy gives up at the deadline")
+    }
+
+    fn locate(&self, target: Target<'_>) -> Option<Where> {
+        if let Some(route) = self.route(target) {
+            let RangeDescriptor {
+                id,
+                epoch,
+                replicas,
+                ..
+            } = &route.descriptor;
+            return Some(Where {
+                range: *id,
+                version: epoch.version,
+                leader: route.leader.map(|hint| (hint.store, hint.term)),
+                others: replicas.iter().map(|r| r.store).collect(),
+            });
+        }
+        // A store that has just joined knows some stores, but no ranges.
+        matches!(target, Target::Placement).then(|| Where {
+            range: PLACEMENT_RANGE,
+            version: PLACEMENT_VERSION,
+            leader: None,
+            others: self.book.all().into_keys().collect(),
+        })
+    }
+}
+
+fn by_id(routes: &[Arc<Route>], range: RangeId) -> Option<Arc<Route>> {
+    routes.iter().find(|r| r.descriptor.id == range).cloned()
+}
+
+/// Who the store at `address` says it is.
+pub async fn identify(address: &str) -> Result<pb::Identity, tonic::Status> {
+    let mut request = tonic::Request::new(pb::ProbeRequest {});
+    request.set_timeout(TRY_TIME_MAX);
+    let mut client = dial(address).await?;
+    Ok(client.identify(request).await?.into_inner())
+}

@@ -1,0 +1,71 @@
+//! `rangekv start`: the process's runtime, logging and signals around [`run`](super::run).
+
+use super::options::Options;
+use super::process::{run, Stop};
+use crate::cli::start::LogFormat;
+use std::io::IsTerminal;
+use std::process::ExitCode;
+use tokio::signal::unix::{signal, SignalKind};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Set by `rangekv demo` for its stores: they end when it does, however it ends.
+pub const ENDS_WITH_PARENT: &str = "RANGEKV_ENDS_WITH_PARENT";
+
+/// Runs a node until SIGTERM or SIGINT. A second signal skips moving leaders away.
+pub fn start(options: Options, log_format: LogFormat) -> ExitCode {
+    log(log_format);
+    if std::env::var_os(ENDS_WITH_PARENT).is_some() {
+        let signal = Some(rustix::process::Signal::TERM);
+        if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
+            tracing::warn!(%error, "this process may outlive its parent");
+        }
+    }
+    match block_on(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            eprintln!("rangekv: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn block_on(options: Options) -> anyhow::Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.io_threads.unwrap_or(cores.clamp(1, 8));
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("io")
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let (mut term, mut int) = (
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        );
+        let (stop, stopped) = watch::channel(Stop::No);
+        tokio::spawn(async move {
+            for wish in [Stop::Gracefully, Stop::AtOnce] {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+                stop.send_replace(wish);
+            }
+        });
+        run(options, stopped).await
+    })
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_env("RANGEKV_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}

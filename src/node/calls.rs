@@ -146,6 +146,7 @@ impl Calls {
         };
         let deadline_ms = now_ms() + within.as_millis() as u64;
         let mut told: Option<(StoreId, u64)> = None;
+        let mut at_once = 0;
         for tries in 1.. {
             let attempt_failed = match self.locate(target) {
                 None => {
@@ -196,6 +197,7 @@ impl Calls {
                 now_ms: now_ms(),
                 deadline_ms,
                 tries,
+                at_once,
                 read_only: repeatable,
                 asked,
                 news: self.cache.on_error(&asked, &error),
@@ -204,6 +206,7 @@ impl Calls {
                 Action::GiveUp(error) => return Err(error),
                 Action::RetryAt { when_ms, .. } => {
                     let wait = when_ms.saturating_sub(now_ms());
+                    at_once = if wait == 0 { at_once + 1 } else { 0 };
                     tokio::time::sleep(Duration::from_millis(wait)).await;
                 }
             }

@@ -44,6 +44,7 @@ pub mod stores;
 
 pub mod disk;
 pub mod entry;
+pub mod info;
 pub mod process;
 pub mod running;
 

@@ -3,7 +3,7 @@
 //! 1. Lock the data directory; listen, so that everyone can ask who this is.
 //! 2. Without a seat: get one (bootstrap, join) or wait for it. Redis clients hear so.
 //! 3. Open the data, start the worker, register, report.
-//! 4. Asked to stop: no new clients, leaders move away, flush, exit.
+//! 4. Asked to stop: leaders move away, clients get their answers, flush, exit; in 8 s.
 
 use super::book::AddressBook;
 use super::bootstrap;
@@ -13,6 +13,7 @@ use super::driver::{self, Post};
 use super::grpc;
 use super::heartbeat::Heartbeats;
 use super::identity::DataDir;
+use super::info::NodeInfo;
 use super::join;
 use super::mailbox::{mailbox, Inbox, Limits};
 use super::options::{FirstStart, Listen, Member, Options};
@@ -31,6 +32,8 @@ use anyhow::Context;
 use rangekv_pd::client::HeartbeatState;
 use rangekv_proto::StoreId;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::server;
+use rangekv_router::session::{self, Door};
 use rangekv_store::event::{Event, SnapshotToSend};
 use rangekv_store::reader::LocalReader;
 use rangekv_store::wire::{self, Envelope};
@@ -42,13 +45,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch, Notify};
+use tokio::sync::{mpsc, oneshot, watch, Notify};
 use tokio::task::JoinSet;
 use tonic_health::server::HealthReporter;
 use tonic_health::ServingStatus;
 
 /// Leaders have this long to move away before the process stops.
-const DRAIN_MAX: Duration = Duration::from_secs(5);
+const DRAIN_MAX: Duration = Duration::from_secs(4);
 /// A new store waits so long for the others before it campaigns for its first ranges.
 const MEET_MAX: Duration = Duration::from_secs(1);
 
@@ -126,18 +129,25 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         meet_others(&node).await;
     }
     let worker = prepared.start_worker()?;
-    background.spawn(report_health(health.clone(), node.pulse.clone()));
-    let redis = spawn_redis(redis_listener, &node);
+    let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
+    let redis = RedisDoor::open(redis_listener, &node);
     announce(&node);
 
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         ended = background.join_next() => Err(failed(ended)),
     };
-    redis.abort();
     if outcome.is_ok() {
+        health_reports.abort();
+        health
+            .set_service_status("", ServingStatus::NotServing)
+            .await;
+        let leave = async {
+            drain(&node).await;
+            redis.close().await
+        };
         tokio::select! {
-            () = drain(&node) => {}
+            left = leave => left?,
             () = asked(&mut hurry, |stop| stop == Stop::AtOnce) => {}
         }
     }
@@ -381,9 +391,31 @@ impl Post for StorePost {
     }
 }
 
-fn spawn_redis(listener: TcpListener, node: &Arc<Running>) -> tokio::task::JoinHandle<()> {
-    let _ = (listener, node);
-    tokio::spawn(async {})
+/// Redis's door, until told to close.
+struct RedisDoor {
+    close: oneshot::Sender<()>,
+    closed: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl RedisDoor {
+    fn open(listener: TcpListener, node: &Arc<Running>) -> Self {
+        let info = Arc::new(NodeInfo(node.clone()));
+        let door = Door::new(session::Config::default(), node.cache.clone(), info);
+        let (close, closing) = oneshot::channel();
+        // Dropping the sender closes the door as well.
+        let closing = async { drop(closing.await) };
+        let run = server::run(listener, Arc::new(door), node.stores.clone(), closing);
+        RedisDoor {
+            close,
+            closed: tokio::spawn(run),
+        }
+    }
+
+    /// Answers what was read, then hangs up.
+    async fn close(self) -> anyhow::Result<()> {
+        drop(self.close);
+        self.closed.await?.context("the Redis port")
+    }
 }
 
 /// Moves leaders away, as far as there is somebody to take them.

@@ -18,23 +18,25 @@ mod connection;
 mod gather;
 mod info;
 mod scan;
+mod start;
 mod walk;
 
 pub use clients::{Client, Clients, HangUp};
 
-use crate::cache::{Route, SharedCache};
+use crate::cache::SharedCache;
 use crate::dispatch::{Call, CallId, Dispatcher, Outcome};
 use crate::resp::Limits;
 use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
 use bytes::{Bytes, BytesMut};
 use clients::ClientState;
-use gather::{Gather, Merge};
-use rangekv_model::redis::codec::{encode_command, Protocol};
+use gather::Gather;
+use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::reply;
 use rangekv_model::redis::spec::{self, Spec};
-use rangekv_model::redis::{keys, reply};
 use rangekv_proto::{EvaluatorId, ReplySink};
+use start::Begun;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -150,15 +152,6 @@ enum State {
     Walk(Box<Walk>),
     /// Answered; waits for the replies before it.
     Done(Bytes),
-}
-
-/// What came of the attempt to start a command.
-enum Begun {
-    Reply(Bytes),
-    Single,
-    Gather(Box<Gather>),
-    Walk(Box<Walk>),
-    Blocked,
 }
 
 /// Pages of a walk that are taken on this thread before other connections get a turn.
@@ -423,192 +416,6 @@ impl Session {
         !blocked
     }
 
-    /// Starts a command if it may not overtake anything. Takes `args` if it needs to keep them
-    /// in another form than as they are.
-    #[allow(clippy::too_many_arguments)]
-    fn begin(
-        &mut self,
-        number: u64,
-        spec: &'static Spec,
-        args: &mut Vec<Bytes>,
-        context: Context,
-        deadline_ms: u64,
-        now_ms: u64,
-        stores: &dyn Stores,
-    ) -> Begun {
-        if self.walking.is_some() {
-            return Begun::Blocked;
-        }
-        let Context { db, protocol, .. } = context;
-        if spec.route == spec::Route::Keyspace {
-            if !self.calls.is_idle() {
-                return Begun::Blocked;
-            }
-            let bytes_max = self.door.config.keys_reply_bytes_max;
-            self.seed ^= self.seed << 13;
-            self.seed ^= self.seed >> 7;
-            self.seed ^= self.seed << 17;
-            return match Walk::new(spec, args, db, protocol, self.seed, bytes_max) {
-                Err(error) => Begun::Reply(error),
-                Ok(walk) => {
-                    self.walking = Some(number);
-                    self.page_due = true;
-                    Begun::Walk(Box::new(walk))
-                }
-            };
-        }
-        self.calls.refresh();
-        let (first, last) = (i16::from(spec.first_key), i16::from(spec.last_key));
-        let several = last != first && !(last < 0 && args.len() as i64 == i64::from(first) + 1);
-        let record_keys = match several {
-            true => spec::record_keys(spec, db, args),
-            false => Vec::new(),
-        };
-        let first_key = match args.get(first as usize) {
-            Some(key) if first > 0 => keys::record_key(db, key),
-            // `OBJECT HELP` and its like have no key: any range can answer.
-            _ => keys::slot_start(0),
-        };
-        let placed = match several {
-            true => place(&self.calls, spec, &record_keys),
-            false => Placed::One(self.calls.lookup(&first_key)),
-        };
-        let redis = EvaluatorId::REDIS;
-        let read_only = spec.is_readonly();
-        let (groups, merge) = match placed {
-            Placed::One(route) => {
-                if !self.calls.admits(route.as_deref()) {
-                    return Begun::Blocked;
-                }
-                let command = encode_command(protocol, db, args);
-                let id = CallId {
-                    command: number,
-                    part: 0,
-                };
-                let call = Call::new(id, first_key, redis, read_only, command, deadline_ms);
-                return match self.calls.start(call, route, now_ms, stores) {
-                    Some(reply) => Begun::Reply(reply),
-                    None => Begun::Single,
-                };
-            }
-            Placed::Apart => return Begun::Reply(cross_range(spec)),
-            Placed::Parts(groups, merge) => (groups, merge),
-        };
-        if !groups
-            .iter()
-            .all(|(route, _)| self.calls.admits(route.as_deref()))
-        {
-            return Begun::Blocked;
-        }
-        let args = std::mem::take(args);
-        let mut gather = Gather::new(merge, spec, db, protocol, args, record_keys);
-        let parts: Vec<_> = groups
-            .into_iter()
-            .map(|(route, of)| (route, gather.add(of)))
-            .collect();
-        for (route, (part, key, command)) in parts {
-            let id = CallId {
-                command: number,
-                part,
-            };
-            let call = Call::new(id, key, redis, read_only, command, deadline_ms);
-            if let Some(reply) = self.calls.start(call, route, now_ms, stores) {
-                if let Some(reply) = gather.answer(part, reply) {
-                    return Begun::Reply(reply);
-                }
-            }
-        }
-        Begun::Gather(Box::new(gather))
-    }
-
-    /// Lets calls start over whose lane is answered and whose time has come.
-    fn restart(&mut self, now_ms: u64, stores: &dyn Stores) {
-        let mut outcomes = std::mem::take(&mut self.outcomes);
-        while let Some(calls) = self.calls.take_due(now_ms, &mut outcomes) {
-            for call in calls {
-                self.restart_call(call, now_ms, stores, &mut outcomes);
-            }
-            outcomes.drain(..).for_each(|outcome| self.settle(outcome));
-        }
-        outcomes.drain(..).for_each(|outcome| self.settle(outcome));
-        self.outcomes = outcomes;
-    }
-
-    /// Routes a call anew: its range may be another one, or its keys may lie in several.
-    fn restart_call(
-        &mut self,
-        call: Call,
-        now_ms: u64,
-        stores: &dyn Stores,
-        outcomes: &mut Vec<Outcome>,
-    ) {
-        let id = call.id;
-        let Some(index) = id.command.checked_sub(self.first) else {
-            return;
-        };
-        let Some(slot) = self.queue.get_mut(index as usize) else {
-            return;
-        };
-        let db = slot.context.db;
-        let mut start = |calls: &mut Dispatcher, call: Call, route: Option<Arc<Route>>| {
-            let id = call.id;
-            let range_end = route.as_ref().map(|r| r.descriptor.end.clone());
-            if let Some(reply) = calls.start(call, route, now_ms, stores) {
-                let range_end = range_end.unwrap_or_default();
-                outcomes.push(Outcome {
-                    id,
-                    result: Ok(reply),
-                    range_end,
-                });
-            }
-        };
-        if let State::Single { spec, args } = &mut slot.state {
-            let several = spec::keys(spec, args).nth(1).is_some();
-            let record_keys = match several {
-                true => spec::record_keys(spec, db, args),
-                false => Vec::new(),
-            };
-            let placed = match several {
-                true => place(&self.calls, spec, &record_keys),
-                false => Placed::One(self.calls.lookup(&call.key)),
-            };
-            let merge = match placed {
-                Placed::One(route) => return start(&mut self.calls, call, route),
-                Placed::Apart => {
-                    slot.state = State::Done(cross_range(spec));
-                    return;
-                }
-                Placed::Parts(_, merge) => merge,
-            };
-            let all: Vec<u32> = (0..record_keys.len() as u32).collect();
-            let args = std::mem::take(args);
-            let protocol = slot.context.protocol;
-            let mut gather = Gather::new(merge, spec, db, protocol, args, record_keys);
-            // One part for now; it is cut below.
-            gather.add(all);
-            slot.state = State::Gather(Box::new(gather));
-        }
-        match &mut slot.state {
-            State::Gather(gather) => {
-                let of = gather.of(id.part).to_vec();
-                let groups = gather::group(self.calls.routes(), gather.keys(), &of);
-                for (n, (route, of)) in groups.into_iter().enumerate() {
-                    let (part, key, command) = match n {
-                        0 => gather.narrow(id.part, of),
-                        _ => gather.add(of),
-                    };
-                    let id = CallId { part, ..id };
-                    start(&mut self.calls, call.divided(id, key, command), route);
-                }
-            }
-            State::Walk(_) => {
-                let route = self.calls.lookup(&call.key);
-                start(&mut self.calls, call, route);
-            }
-            State::Single { .. } | State::Waiting { .. } | State::Done(_) => {}
-        }
-    }
-
     /// Takes in how a call ended.
     fn settle(&mut self, outcome: Outcome) {
         let Outcome {
@@ -770,50 +577,6 @@ impl State {
     }
 }
 
-/// Where the keys of a command lie.
-enum Placed {
-    /// In one range; or in some that is not known yet.
-    One(Option<Arc<Route>>),
-    /// In several, and the command can be cut.
-    Parts(Vec<gather::Group>, Merge),
-    /// In several, and it can't.
-    Apart,
-}
-
-fn place(calls: &Dispatcher, spec: &Spec, keys: &[Bytes]) -> Placed {
-    // Most often: the first key's range has them all.
-    let first = keys.first().and_then(|key| calls.lookup(key));
-    if let Some(route) = &first {
-        if keys.iter().all(|key| route.descriptor.contains(key)) {
-            return Placed::One(first);
-        }
-    }
-    let all: Vec<u32> = (0..keys.len() as u32).collect();
-    let groups = gather::group(calls.routes(), keys, &all);
-    match (merge_of(spec), groups.len()) {
-        (Some(merge), 2..) => Placed::Parts(groups, merge),
-        (None, 2..) if groups.iter().all(|(route, _)| route.is_some()) => Placed::Apart,
-        _ => Placed::One(None),
-    }
-}
-
-fn merge_of(spec: &Spec) -> Option<Merge> {
-    match spec.route {
-        spec::Route::FanOutArray => Some(Merge::Array),
-        spec::Route::FanOutSum => Some(Merge::Sum),
-        spec::Route::Lcs => Some(Merge::Lcs),
-        spec::Route::SingleRange | spec::Route::Connection | spec::Route::Keyspace => None,
-    }
-}
-
-fn cross_range(spec: &Spec) -> Bytes {
-    reply::error(&format!(
-        "CROSSSLOT Keys of '{}' lie in different ranges; atomic writes across ranges are not \
-         supported yet, use a {{hash tag}}",
-        spec.name
-    ))
-}
-
 /// What a Redis client is told when there is no result.
 ///
 /// - `CLUSTERDOWN …`: nothing was written; no leader could be reached in time.
@@ -830,7 +593,3 @@ fn door_error(error: &DoorError) -> Bytes {
         DoorError::Invalid(why) => format!("ERR {why}"),
     })
 }
-
-#[cfg(test)]
-#[path = "session/tests.rs"]
-mod tests;

@@ -4,7 +4,7 @@
 //! answers with what it knows itself. What changes something is an ordinary call, retried
 //! like any other (see [`crate::node::calls`]).
 
-mod change;
+pub mod change;
 mod overview;
 
 use super::wire::{CtlCommand, Setting};

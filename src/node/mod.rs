@@ -47,5 +47,6 @@ pub mod entry;
 pub mod info;
 pub mod process;
 pub mod running;
+pub mod sizes;
 
 pub use entry::start;

@@ -131,6 +131,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let worker = prepared.start_worker()?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
     let redis = RedisDoor::open(redis_listener, &node);
+    background.spawn(forever(super::sizes::run(node.clone())));
     announce(&node);
 
     let outcome = tokio::select! {

@@ -2,7 +2,7 @@
 # Measures RangeKV beside etcd and Redis on this machine, with the same load generator.
 #
 #   deploy/bench/compare.sh [--rounds 3] [--seconds 5] [--systems etcd,redis,rangekv3,rangekv1]
-#                           [--out DIR]
+#                           [--ranges N] [--out DIR]
 #
 # Systems, each with fsync on and all on 127.0.0.1:
 #   etcd      3 members. Clients talk to the leader alone over 3 connections, because that is
@@ -10,6 +10,7 @@
 #   redis     1 server, --appendonly yes --appendfsync always; its log is not rewritten meanwhile.
 #   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads.
 #   rangekv1  1 store.
+# --ranges: data ranges that RangeKV begins with, instead of its own choice.
 #
 # All systems run for the whole time; a round runs each load on each system in turn, rotating
 # who is first, so that whatever else the machine does falls on all of them. Reported is the
@@ -26,11 +27,13 @@ rounds=3
 seconds=5
 systems=etcd,redis,rangekv3,rangekv1
 out=.
+ranges=()
 while [ $# -gt 0 ]; do
     case $1 in
         --rounds) rounds=$2 ;;
         --seconds) seconds=$2 ;;
         --systems) systems=$2 ;;
+        --ranges) ranges=(--initial-ranges "$2") ;;
         --out) out=$2 ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
@@ -139,7 +142,7 @@ start_rangekv() {
     for ((i = 0; i < count; i++)); do
         run "$system" "$system-$i" "$rangekv" start --id "n$i" --data-dir "$work/$system-$i" \
             --address "127.0.0.1:${ports[count + i]}" --redis-address "127.0.0.1:${ports[i]}" \
-            --bootstrap-members "${members:1}" --bootstrap="$([ "$i" = 0 ] && echo true || echo false)"
+            "${ranges[@]}" --bootstrap-members "${members:1}" --bootstrap="$([ "$i" = 0 ] && echo true || echo false)"
     done
     endpoints[$system]=${all:1}
     eventually "$system" load "$system" set --warmup 0s --requests 100

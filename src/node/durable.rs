@@ -81,7 +81,7 @@ pub fn write(
     write_whole(path, text.as_bytes()).map_err(|e| DurableError::from_io(path, e))
 }
 
-/// Reads what [`write`] wrote; `None` if there is no file.
+/// Reads what [`write()`] wrote; `None` if there is no file.
 pub fn read<T: DeserializeOwned>(
     path: &Path,
     kind: &str,

@@ -1,4 +1,4 @@
-//! `rangekv start`: the process's runtime, logging and signals around [`run`](super::run).
+//! `rangekv start`: the process's runtime, logging and signals around [`run`].
 
 use super::options::Options;
 use super::process::{run, Stop};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Everything that [`run`](super::run) needs to know.
+/// Everything that [`run`](super::process::run) needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The operator's name for this store, such as `n1`. `None` = keep the one in the data

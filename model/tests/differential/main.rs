@@ -16,7 +16,10 @@
 //! - Text that is not UTF-8 within an error: ours replaces it. No such text becomes part of one.
 //! - `OBJECT HELP`, `REFCOUNT`, `IDLETIME`: our own words, and nothing that is stored.
 
-#![allow(clippy::disallowed_methods, reason = "runs a real server, waits for it")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runs a real server, waits for it"
+)]
 
 mod grammar;
 mod server;

@@ -4,7 +4,7 @@
 //! while running: the raft storage above keeps them, so that this keeps per group only where
 //! its oldest live entry lies and how much there is.
 //!
-//! Invariants, besides those of [`RaftLog`](super::RaftLog):
+//! Invariants, besides those of [`RaftLog`]:
 //! - Segment ids and record sequences have no gaps. A segment is synced before the next one is
 //!   made, so that only the last one can have a torn tail.
 //! - A group's hard state and truncation, and every tombstone, are written again at the tail
@@ -117,7 +117,7 @@ struct Doomed {
     sequence: u64,
 }
 
-/// [`RaftLog`](super::RaftLog) on numbered segments.
+/// [`RaftLog`] on numbered segments.
 pub struct SegmentedLog<D> {
     disk: D,
     config: LogConfig,

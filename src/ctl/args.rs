@@ -54,6 +54,11 @@ pub enum CtlSubcommand {
 pub enum StoreCommand {
     /// Addresses, state, leaderships and disk of each store
     List,
+    /// Take a store that is down, or holds nothing, out of the cluster for ever
+    Remove {
+        /// Its id or name
+        store: String,
+    },
 }
 
 /// See [`CtlSubcommand::Range`].
@@ -133,6 +138,9 @@ impl CtlSubcommand {
         Ok(match self {
             Self::Status => CtlCommand::Status,
             Self::Store(StoreCommand::List) => CtlCommand::StoreList,
+            Self::Store(StoreCommand::Remove { store }) => CtlCommand::StoreRemove {
+                store: store.clone(),
+            },
             Self::Range(RangeCommand::List) => CtlCommand::RangeList,
             Self::Range(RangeCommand::Show { id }) => CtlCommand::RangeShow { range: *id },
             Self::Range(RangeCommand::Split(split)) => CtlCommand::RangeSplit {
@@ -213,6 +221,10 @@ mod tests {
             ("status", CtlCommand::Status),
             ("--json status --endpoints a:1,b:2", CtlCommand::Status),
             ("store list", CtlCommand::StoreList),
+            (
+                "store remove n5",
+                CtlCommand::StoreRemove { store: "n5".into() },
+            ),
             ("range list", CtlCommand::RangeList),
             ("range show 7", CtlCommand::RangeShow { range: 7 }),
             ("range split 7 --slot 8192", split(Some(7), "202000")),

@@ -8,6 +8,7 @@ pub mod change;
 mod overview;
 
 use super::wire::{CtlCommand, Setting};
+use crate::node::calls::Target;
 use crate::node::dial::dial;
 use crate::node::running::Running;
 use rangekv_pd::config;
@@ -16,6 +17,7 @@ use rangekv_proto::internal::{CtlRequest, PlacementState};
 use rangekv_proto::{RequestError, StoreId};
 use rangekv_router::retry::DoorError;
 use serde::Serialize;
+use std::future::Future;
 use std::time::Duration;
 
 /// A call that this file makes takes no longer.
@@ -49,6 +51,9 @@ pub async fn answer(node: &Running, json: &str, passed_on: bool) -> Result<Strin
         CtlCommand::Status | CtlCommand::StoreList | CtlCommand::RangeList => {
             look(node, &command, json, passed_on).await
         }
+        CtlCommand::StoreRemove { ref store } => {
+            at_leader(node, json, passed_on, change::remove_store(node, store)).await
+        }
         CtlCommand::RangeShow { range } => encode(&overview::range(node, range).await?),
         CtlCommand::RangeSplit { range, key } => encode(&change::split(node, range, &key).await?),
         CtlCommand::RangeTransferLeader { range, store } => {
@@ -76,47 +81,84 @@ async fn look(
     json: &str,
     passed_on: bool,
 ) -> Result<String, Failure> {
-    let look = |overview: overview::Overview| match command {
+    let encode = |overview: overview::Overview| match command {
         CtlCommand::Status => encode(&overview.status),
         CtlCommand::StoreList => encode(&overview.status.stores),
         _ => encode(&overview.ranges),
     };
-    let inspected = node
-        .placement
-        .inspect(|leader, _, state| overview::of_leader(node, leader, state))
-        .await;
-    let leader = match inspected {
-        Ok(overview) => return look(overview),
-        Err(RequestError::NotLeader { leader, .. }) => leader.map(|hint| hint.store),
-        Err(_) => None,
+    let seen = async {
+        node.placement
+            .inspect(|leader, _, state| overview::of_leader(node, leader, state))
+            .await
+            .map_err(NotHere::Leads)
     };
-    let leader = leader.or_else(|| {
-        let route = node.calls.route(crate::node::calls::Target::Placement)?;
-        route.leader.map(|hint| hint.store)
-    });
-    if let Some(leader) = leader.filter(|s| !passed_on && *s != node.identity.store_id()) {
-        match pass_on(node, leader, json).await {
-            Ok(reply) => return Ok(reply),
-            Err(error) => {
-                tracing::debug!(%leader, error, "the placement driver's leader does not answer")
-            }
+    match at_leader(node, json, passed_on, async {
+        encode(seen.await?).map_err(NotHere::Failed)
+    })
+    .await
+    {
+        Err(Failure::Unavailable(why)) => {
+            tracing::debug!(why, "the placement driver's leader does not answer");
+            encode(overview::of_node(node))
         }
+        answer => answer,
     }
-    look(overview::of_node(node))
 }
 
-async fn pass_on(node: &Running, to: StoreId, json: &str) -> Result<String, String> {
-    let address = node.book.grpc(to).ok_or("its address is unknown")?;
+/// Why this store has no answer to what only the placement driver's leader knows.
+enum NotHere {
+    /// This store does not lead range 1.
+    Leads(RequestError),
+    /// It does, and the answer is no.
+    Failed(Failure),
+}
+
+impl From<Failure> for NotHere {
+    fn from(failure: Failure) -> Self {
+        NotHere::Failed(failure)
+    }
+}
+
+/// The answer of the placement driver's leader: `here` if that is this store, else the other's.
+async fn at_leader(
+    node: &Running,
+    json: &str,
+    passed_on: bool,
+    here: impl Future<Output = Result<String, NotHere>>,
+) -> Result<String, Failure> {
+    let why = match here.await {
+        Ok(answer) => return Ok(answer),
+        Err(NotHere::Failed(failure)) => return Err(failure),
+        Err(NotHere::Leads(why)) => why,
+    };
+    let hint = match &why {
+        RequestError::NotLeader { leader, .. } => *leader,
+        _ => None,
+    };
+    let hint = hint.or_else(|| node.calls.route(Target::Placement)?.leader);
+    match hint.map(|hint| hint.store) {
+        Some(leader) if !passed_on && leader != node.identity.store_id() => {
+            pass_on(node, leader, json).await
+        }
+        _ => Err(Failure::Unavailable(why.to_string())),
+    }
+}
+
+async fn pass_on(node: &Running, to: StoreId, json: &str) -> Result<String, Failure> {
+    let unavailable = |why: &str| Failure::Unavailable(format!("store {to}: {why}"));
+    let address = node.book.grpc(to);
+    let address = address.ok_or_else(|| unavailable("its address is unknown"))?;
     let mut request = tonic::Request::new(CtlRequest { json: json.into() });
     request.set_timeout(CALL_TIME_MAX / 2);
     request
         .metadata_mut()
         .insert(PASSED_ON, tonic::metadata::MetadataValue::from(1));
     let ask = async { dial(&address).await?.ctl(request).await };
-    let reply = ask.await.map_err(|s| s.message().to_string())?.into_inner();
+    let reply = ask.await.map_err(|status| unavailable(status.message()))?;
+    let reply = reply.into_inner();
     match reply.error.is_empty() {
         true => Ok(reply.json),
-        false => Err(reply.error),
+        false => Err(Failure::Refused(reply.error)),
     }
 }
 

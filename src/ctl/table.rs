@@ -14,6 +14,10 @@ pub fn render(command: &CtlCommand, json: &str) -> serde_json::Result<String> {
     Ok(match command {
         CtlCommand::Status => status(&parse(json)?),
         CtlCommand::StoreList => stores(&parse::<Vec<StoreInfo>>(json)?),
+        CtlCommand::StoreRemove { .. } => {
+            let store: StoreInfo = parse(json)?;
+            format!("store {} ({}) is removed", store.id, store.name)
+        }
         CtlCommand::RangeList => ranges(&parse::<Vec<RangeInfo>>(json)?),
         CtlCommand::RangeShow { .. } => detail(&parse(json)?),
         CtlCommand::RangeSplit { .. } => split(&parse(json)?),

@@ -18,6 +18,12 @@ pub enum CtlCommand {
     Status,
     /// → `Vec<`[`StoreInfo`]`>`, by id.
     StoreList,
+    /// Takes a store that is down, or holds nothing, out of the cluster for ever.
+    /// → [`StoreInfo`]
+    StoreRemove {
+        /// Its id or name.
+        store: String,
+    },
     /// → `Vec<`[`RangeInfo`]`>`, in key order.
     RangeList,
     /// → [`RangeDetail`]

@@ -8,9 +8,10 @@ use tonic::transport::{Channel, Endpoint};
 /// Connecting, and the answer to the first call of a connection, take no longer.
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(2);
 /// A connection without traffic is asked for a sign of life this often,
-pub const KEEPALIVE: Duration = Duration::from_secs(2);
-/// and is dead if none comes within this.
-pub const KEEPALIVE_ANSWER: Duration = Duration::from_secs(2);
+pub const KEEPALIVE: Duration = Duration::from_secs(1);
+/// and is dead if none comes within this. Together they bound how long requests to a store
+/// that hangs stay unanswered.
+pub const KEEPALIVE_ANSWER: Duration = Duration::from_millis(1500);
 /// Both ends accept messages of this size.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = FRAME_BYTES + MESSAGE_BYTES_MAX + (8 << 20);
 /// What may be under way on a stream without the receiver having read it.

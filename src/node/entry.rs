@@ -24,7 +24,6 @@ pub fn start(options: Options, log_format: LogFormat) -> ExitCode {
     match block_on(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!("{error:#}");
             eprintln!("rangekv: {error:#}");
             ExitCode::FAILURE
         }

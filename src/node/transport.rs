@@ -146,7 +146,7 @@ impl Transport {
         }
     }
 
-    /// Connects again and again, for as long as the process lives.
+    /// Connects again and again, for as long as the store belongs to the cluster.
     async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut last_error = String::new();
@@ -163,6 +163,11 @@ impl Transport {
             if error != last_error {
                 tracing::info!(store = %peer.store, error, "no stream to store");
                 last_error = error;
+            }
+            if self.book.get(peer.store).is_none() {
+                tracing::info!(store = %peer.store, "store was removed");
+                self.peers.write().remove(&peer.store);
+                return;
             }
             tokio::time::sleep(backoff.step()).await;
         }

@@ -1,18 +1,20 @@
-//! What operators change: splits and leader transfers.
+//! What operators change: splits, leader transfers, stores.
 //!
 //! Each may be repeated: what is done already is answered as done.
 
-use super::overview::{no_range, range_info, replica_status};
-use super::{state, Failure, CALL_TIME_MAX};
+use super::overview::{self, no_range, range_info, replica_status};
+use super::{encode, state, Failure, NotHere, CALL_TIME_MAX};
 use crate::ctl::unhex;
 use crate::ctl::wire::{SplitDone, TransferDone};
 use crate::node::calls::Target;
+use crate::node::placement::now_ms;
 use crate::node::running::Running;
 use prost::Message;
 use rangekv_model::redis::keys;
+use rangekv_pd::state::{store_named, StoreState};
 use rangekv_proto::internal::admin_command::{self, Split, TransferLeader};
-use rangekv_proto::internal::placement_command::{AllocateIds, BumpCatalog, Kind};
-use rangekv_proto::internal::HeartbeatReply;
+use rangekv_proto::internal::placement_command::{AllocateIds, BumpCatalog, Kind, SetStoreState};
+use rangekv_proto::internal::{HeartbeatReply, PlacementState, StoreRecord};
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, StoreId};
 use rangekv_router::cache::Route;
 use rangekv_router::retry::DoorError;
@@ -162,4 +164,42 @@ pub async fn transfer_leader(
     Err(Failure::Unavailable(format!(
         "store {store} does not lead range {range} after {CALL_TIME_MAX:?}: {last}"
     )))
+}
+
+/// Takes `store` (an id or a name) out of the cluster, if that hurts nobody.
+pub(super) async fn remove_store(node: &Running, store: &str) -> Result<String, NotHere> {
+    let checked = node
+        .placement
+        .inspect(|leader, _, state| {
+            let record = find_store(state, store)?;
+            if StoreState::of(record) != StoreState::Removed {
+                leader.check_removal(now_ms(), StoreId(record.store), state)?;
+            }
+            Ok(record.store)
+        })
+        .await
+        .map_err(NotHere::Leads)?;
+    let id = checked.map_err(Failure::Refused)?;
+    let removed = StoreState::Removed as u32;
+    let set = SetStoreState {
+        store: id,
+        state: removed,
+    };
+    state(node, Kind::SetStoreState(set)).await?;
+    node.placement
+        .inspect(|leader, _, state| {
+            let overview = overview::of_leader(node, leader, state);
+            let info = overview.status.stores.into_iter().find(|s| s.id == id);
+            encode(&info).map_err(NotHere::Failed)
+        })
+        .await
+        .map_err(NotHere::Leads)?
+}
+
+/// The store called `store`, or else the one with this id.
+fn find_store<'a>(state: &'a PlacementState, store: &str) -> Result<&'a StoreRecord, String> {
+    let by_id = || state.stores.iter().find(|s| s.store.to_string() == store);
+    store_named(state, store)
+        .or_else(by_id)
+        .ok_or_else(|| format!("there is no store {store:?}; `rangekv ctl store list` lists them"))
 }

@@ -71,7 +71,7 @@ async fn run(args: &DemoArgs) -> anyhow::Result<()> {
         _ = int.recv() => Ok(()),
         _ = term.recv() => Ok(()),
     };
-    println!("\nstopping {} stores …", stores.len());
+    println!("\nstopping …");
     stop(&mut stores).await;
     if temporary && outcome.is_ok() {
         fs::remove_dir_all(&dir).with_context(|| format!("{} can't be removed", dir.display()))?;
@@ -243,9 +243,12 @@ fn check_all(stores: &mut [Store]) -> anyhow::Result<()> {
 }
 
 fn print_endpoints(dir: &Path, stores: &[Store], elapsed: Duration) {
+    let who = match stores.len() {
+        1 => "1 store serves".to_string(),
+        n => format!("{n} stores serve"),
+    };
     println!(
-        "{} stores serve after {:.1} s; data and logs in {}\n",
-        stores.len(),
+        "{who} after {:.1} s; data and logs in {}\n",
         elapsed.as_secs_f64(),
         dir.display()
     );

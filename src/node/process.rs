@@ -205,14 +205,14 @@ impl Prepared {
     }
 }
 
-/// Waits for streams to a majority, but not long: first elections that nobody hears of would
-/// cost an election timeout.
+/// Waits until streams to and from a majority are up, but not long: first elections that nobody
+/// hears of, or answers, would cost an election timeout.
 async fn meet_others(node: &Running) {
     let me = node.identity.store_id();
     let others: Vec<StoreId> = node.book.all().into_keys().filter(|s| *s != me).collect();
     let began = Instant::now();
-    let is_up = |store: &&StoreId| node.stores.transport.is_connected(**store);
-    while others.iter().filter(is_up).count() < others.len().div_ceil(2)
+    let is_met = |store: &&StoreId| node.stores.transport.has_met(**store);
+    while others.iter().filter(is_met).count() < others.len().div_ceil(2)
         && began.elapsed() < MEET_MAX
     {
         tokio::time::sleep(Duration::from_millis(5)).await;

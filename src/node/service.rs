@@ -67,6 +67,7 @@ impl Internal for Service {
         request: Request<Streaming<Frame>>,
     ) -> Result<Response<ReplyFrames>, Status> {
         let (greeting, running) = self.greeted(&request)?;
+        running.stores.transport.called_by(greeting.from);
         let replies = Arc::new(Replies::default());
         let (frames, running, sink) = (request.into_inner(), running.clone(), replies.clone());
         tokio::spawn(async move {

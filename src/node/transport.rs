@@ -11,10 +11,10 @@ use super::identity::Identity;
 use super::lane::Lane;
 use super::mailbox::Mailbox;
 use bytes::Bytes;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use rangekv_proto::{ReplySink, Request, RequestError, StoreId};
 use rangekv_store::event::Event;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +31,8 @@ pub struct Transport {
     mailbox: Arc<Mailbox>,
     runtime: Handle,
     peers: RwLock<BTreeMap<StoreId, Arc<Peer>>>,
+    /// Stores that have opened a stream to this one since the start.
+    callers: Mutex<BTreeSet<StoreId>>,
 }
 
 struct Peer {
@@ -53,6 +55,7 @@ impl Transport {
             mailbox,
             runtime,
             peers: RwLock::default(),
+            callers: Mutex::default(),
         })
     }
 
@@ -103,6 +106,16 @@ impl Transport {
             .read()
             .get(&store)
             .is_some_and(|p| p.lane.is_open())
+    }
+
+    /// A store has opened a stream to this one.
+    pub fn called_by(&self, store: StoreId) {
+        self.callers.lock().insert(store);
+    }
+
+    /// Whether this store reaches `store` and has been reached by it.
+    pub fn has_met(&self, store: StoreId) -> bool {
+        self.is_connected(store) && self.callers.lock().contains(&store)
     }
 
     /// The stream to a store whose address is known.

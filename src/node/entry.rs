@@ -12,9 +12,13 @@ use tracing_subscriber::EnvFilter;
 /// Set by `rangekv demo` for its stores: they end when it does, however it ends.
 pub const ENDS_WITH_PARENT: &str = "RANGEKV_ENDS_WITH_PARENT";
 
+/// Name of the runtime's threads.
+const IO_THREADS: &str = "io";
+
 /// Runs a node until SIGTERM or SIGINT. A second signal skips moving leaders away.
 pub fn start(options: Options, log_format: LogFormat) -> ExitCode {
     log(log_format);
+    end_with_panics_of_threads();
     if std::env::var_os(ENDS_WITH_PARENT).is_some() {
         let signal = Some(rustix::process::Signal::TERM);
         if let Err(error) = rustix::process::set_parent_process_death_signal(signal) {
@@ -30,12 +34,24 @@ pub fn start(options: Options, log_format: LogFormat) -> ExitCode {
     }
 }
 
+/// A panic of a thread of ours is a broken invariant, or leaves work undone for ever: the
+/// process ends, and others take over. A panic of one connection's task ends that connection.
+fn end_with_panics_of_threads() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        if std::thread::current().name() != Some(IO_THREADS) {
+            std::process::abort();
+        }
+    }));
+}
+
 fn block_on(options: Options) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.io_threads.unwrap_or(cores.clamp(1, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(threads)
-        .thread_name("io")
+        .thread_name(IO_THREADS)
         .enable_all()
         .build()?;
     runtime.block_on(async {

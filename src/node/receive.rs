@@ -70,7 +70,8 @@ fn stage(
     mut chunks: Streaming<SnapshotChunk>,
 ) -> Result<(), String> {
     let mut next = || {
-        let chunk = runtime.block_on(tokio::time::timeout(STALL_MAX, chunks.message()));
+        let chunk = async { tokio::time::timeout(STALL_MAX, chunks.message()).await };
+        let chunk = runtime.block_on(chunk);
         chunk
             .map_err(|_| format!("no chunk within {STALL_MAX:?}"))?
             .map_err(|status| status.message().to_string())

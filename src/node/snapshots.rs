@@ -128,7 +128,8 @@ impl Shared {
         let mut push = |chunk: SnapshotChunk| {
             bytes += chunk.records.len() as u64;
             self.limit.wait(chunk.records.len() as u64);
-            let send = tokio::time::timeout(STALL_MAX, chunks.send(chunk));
+            // The timer is made inside: this is no thread of the runtime.
+            let send = async { tokio::time::timeout(STALL_MAX, chunks.send(chunk)).await };
             matches!(self.runtime.block_on(send), Ok(Ok(())))
         };
         let (start, end) = data_bounds(&snapshot.range);
@@ -144,9 +145,8 @@ impl Shared {
         taken = taken && push(encoder.finish());
         drop(chunks);
         let abort = call.abort_handle();
-        let ended = self
-            .runtime
-            .block_on(tokio::time::timeout(FINISH_MAX, call));
+        let ended = async { tokio::time::timeout(FINISH_MAX, call).await };
+        let ended = self.runtime.block_on(ended);
         abort.abort();
         match ended {
             Ok(Ok(Ok(SnapshotAck { accepted: true, .. }))) if taken => Ok(bytes),

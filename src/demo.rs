@@ -5,7 +5,7 @@
 //! them by their ids.
 
 use crate::cli::DemoArgs;
-use crate::node::entry::ENDS_WITH_PARENT;
+use crate::node::entry::{with_causes, ENDS_WITH_PARENT};
 use anyhow::{bail, Context};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -48,7 +48,7 @@ pub fn demo(args: &DemoArgs) -> ExitCode {
     match runtime.and_then(|runtime| runtime.block_on(run(args))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rangekv demo: {error:#}");
+            eprintln!("rangekv demo: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }

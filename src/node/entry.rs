@@ -28,10 +28,24 @@ pub fn start(options: Options, log_format: LogFormat) -> ExitCode {
     match block_on(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("rangekv: {error:#}");
+            eprintln!("rangekv: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, save those that the text before them contains.
+pub fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = match text.is_empty() {
+                true => cause,
+                false => format!("{text}: {cause}"),
+            };
+        }
+    }
+    text
 }
 
 /// A panic of a thread of ours is a broken invariant, or leaves work undone for ever: the
@@ -82,5 +96,19 @@ fn log(format: LogFormat) {
     match format {
         LogFormat::Text => builder.with_target(false).init(),
         LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_is_named_once() {
+        let full = std::io::Error::other("no space");
+        let error = anyhow::Error::new(full)
+            .context("the log: no space")
+            .context("starting");
+        assert_eq!(with_causes(&error), "starting: the log: no space");
     }
 }

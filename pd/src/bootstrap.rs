@@ -37,14 +37,14 @@ pub const DATA_RANGES_MAX: usize = redis::SLOTS as usize;
 /// Members that one bootstrap accepts; more can join later.
 pub const MEMBERS_MAX: usize = 1_000;
 
-/// Data ranges of a cluster whose bootstrap doesn't say otherwise. With three stores or more
-/// there are several per store to lead and to move; on fewer there is nothing to spread, and
-/// fewer ranges fold more commands into an entry.
+/// Data ranges of a cluster whose bootstrap doesn't say otherwise: one for each store to lead,
+/// and some to move when stores join. Not more: fewer ranges fold more commands into an entry
+/// (docs/PERFORMANCE.md), and ranges that grow are split.
 pub const fn default_data_ranges(members: usize) -> usize {
-    if members >= 3 {
-        16
+    if members < 3 {
+        3
     } else {
-        4
+        members
     }
 }
 

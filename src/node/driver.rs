@@ -17,6 +17,12 @@ use std::time::Duration;
 /// An idle worker wakes at least this often, whatever its next tick.
 const PARK_MAX: Duration = Duration::from_secs(1);
 
+/// A round that took this many events was a busy one. The next waits a little for company:
+/// requests that share a round share its messages, its log record and its sync
+/// (docs/PERFORMANCE.md has the figures). Below it nobody ever waits.
+const BUSY_EVENTS: usize = 4;
+const BUSY_PAUSE: Duration = Duration::from_micros(100);
+
 /// Where a worker's messages go. Never blocks.
 pub trait Post: Send {
     /// Sends `envelopes` to `store`, in order, or drops them.
@@ -30,7 +36,11 @@ pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>
     inbox.bind();
     let mut events: Vec<Event> = Vec::new();
     let mut outbox = Outbox::default();
+    let mut handled = 0;
     loop {
+        if std::mem::take(&mut handled) >= BUSY_EVENTS {
+            std::thread::sleep(BUSY_PAUSE);
+        }
         let taken = inbox.take(&mut events);
         let now = clock::now();
         if events.is_empty() && !worker.has_work() && now.mono_ns < worker.next_tick() {
@@ -43,6 +53,7 @@ pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>
             continue;
         }
         pulse.begin(Doing::Working);
+        handled = events.len();
         for event in events.drain(..) {
             worker.handle(now, event);
         }

@@ -334,10 +334,7 @@ impl Storage for GroupStorage {
             ..Default::default()
         };
         let index = if crate::bugs::active(crate::bugs::Bug::SnapshotMislabelled) {
-            self.hard_state
-                .commit
-                .max(self.applied.index)
-                .min(self.last())
+            (self.applied.index + 1).min(self.last())
         } else {
             self.applied.index
         };

@@ -83,6 +83,7 @@ impl Checks {
     }
 
     /// Looks at a store after something happened there.
+    #[allow(clippy::too_many_arguments)]
     pub fn observe(
         &mut self,
         node: usize,
@@ -133,10 +134,13 @@ impl Checks {
     }
 
     fn check_leader(&mut self, group: &GroupView) -> Result<(), String> {
-        let first = self.leaders.entry((group.range, group.term)).or_insert_with(|| {
-            self.elections += 1;
-            group.replica
-        });
+        let first = self
+            .leaders
+            .entry((group.range, group.term))
+            .or_insert_with(|| {
+                self.elections += 1;
+                group.replica
+            });
         if *first != group.replica {
             return Err(format!(
                 "two leaders of range {} in term {}: replicas {first} and {}",
@@ -153,10 +157,14 @@ impl Checks {
         mirror: &Mirror,
         before: u64,
     ) -> Result<(), String> {
-        let Some(log) = mirror.written.get(&group.range) else { return Ok(()) };
+        let Some(log) = mirror.written.get(&group.range) else {
+            return Ok(());
+        };
         let applied = self.applied.entry(group.range).or_default();
         for index in before.max(INITIAL_INDEX) + 1..=group.applied.0 {
-            let Some(entry) = log.entry(index) else { continue };
+            let Some(entry) = log.entry(index) else {
+                continue;
+            };
             match applied.entries.get(&index) {
                 None => {
                     applied.entries.insert(index, entry);
@@ -186,7 +194,9 @@ impl Checks {
     ) -> Result<(), String> {
         self.leases[node].clear();
         for group in groups.iter().filter(|g| g.descriptor.is_some()) {
-            let Some(cell) = shared.cell(group.range) else { continue };
+            let Some(cell) = shared.cell(group.range) else {
+                continue;
+            };
             let until = cell.lease_until_ns();
             if until == 0 || clock.when(until) <= now {
                 continue;
@@ -198,7 +208,12 @@ impl Checks {
                 end: descriptor.end.clone(),
                 range: group.range,
             };
-            for (other, leases) in self.leases.iter().enumerate().filter(|(other, _)| *other != node) {
+            for (other, leases) in self
+                .leases
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != node)
+            {
                 let overlap = leases.iter().find(|l| {
                     l.until > now
                         && (l.end.is_empty() || lease.start < l.end)
@@ -219,10 +234,19 @@ impl Checks {
 }
 
 /// Checks that what a message claims is durable, as it leaves its store.
-pub fn check_departure(envelope: &Envelope, mirror: &Mirror, applied: Option<u64>) -> Result<(), String> {
-    let Payload::Raft(message) = &envelope.payload else { return Ok(()) };
+pub fn check_departure(
+    envelope: &Envelope,
+    mirror: &Mirror,
+    applied: Option<u64>,
+) -> Result<(), String> {
+    let Payload::Raft(message) = &envelope.payload else {
+        return Ok(());
+    };
     let kind = message.get_msg_type();
-    if matches!(kind, MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse) {
+    if matches!(
+        kind,
+        MessageType::MsgRequestPreVote | MessageType::MsgRequestPreVoteResponse
+    ) {
         // Promises nothing; carries a term that nobody has.
         return Ok(());
     }
@@ -254,12 +278,17 @@ pub fn check_departure(envelope: &Envelope, mirror: &Mirror, applied: Option<u64
                 && log.term == message.term
                 && log.last().max(INITIAL_INDEX) < message.index =>
         {
-            complain(format!("the log on disk ends at {} before {}", log.last(), message.index))
+            complain(format!(
+                "the log on disk ends at {} before {}",
+                log.last(),
+                message.index
+            ))
         }
         MessageType::MsgAppend | MessageType::MsgHeartbeat => match applied {
-            Some(applied) if message.commit > applied => {
-                complain(format!("advertises commit {} beyond applied {applied} (I1)", message.commit))
-            }
+            Some(applied) if message.commit > applied => complain(format!(
+                "advertises commit {} beyond applied {applied} (I1)",
+                message.commit
+            )),
             _ => Ok(()),
         },
         _ => Ok(()),
@@ -268,5 +297,9 @@ pub fn check_departure(envelope: &Envelope, mirror: &Mirror, applied: Option<u64
 
 /// The time on a machine, for messages.
 pub fn show(now: Now) -> String {
-    format!("{}.{:03} s", now.mono_ns / 1_000_000_000, now.mono_ns / 1_000_000 % 1_000)
+    format!(
+        "{}.{:03} s",
+        now.mono_ns / 1_000_000_000,
+        now.mono_ns / 1_000_000 % 1_000
+    )
 }

@@ -9,6 +9,7 @@ use crate::schedule::{Time, MS};
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
+use rand::Rng;
 use rangekv_model::redis::codec::{encode_command, Protocol};
 use rangekv_proto::{Body, EvaluatorId, Request, RequestError, Response, StoreId};
 use rangekv_router::cache::{Asked, RangeCache};
@@ -80,6 +81,8 @@ pub struct Client {
     /// Its operation.
     pub busy: Option<InFlight>,
     policy: Policy,
+    /// Share of reads sent to any member: as by who has not heard of the new leader.
+    astray: f64,
     /// How long an operation may take.
     pub patience: Time,
     rng: SmallRng,
@@ -87,9 +90,24 @@ pub struct Client {
 
 impl Client {
     /// A client that knows nothing.
-    pub fn new(number: u32, rng: SmallRng) -> Client {
-        let policy = Policy { read_try_ms: 400, ..Policy::default() };
-        Client { number, routes: RangeCache::default(), wake: 0, busy: None, policy, patience: 2_500 * MS, rng }
+    pub fn new(number: u32, mut rng: SmallRng) -> Client {
+        // The longer a client waits, the older the leader that may still answer it.
+        let read_try_ms = rng.random_range(150..2_500);
+        let astray = rng.random_range(0.0..0.3);
+        let policy = Policy {
+            read_try_ms,
+            ..Policy::default()
+        };
+        Client {
+            number,
+            routes: RangeCache::default(),
+            wake: 0,
+            busy: None,
+            policy,
+            astray,
+            patience: 2_500 * MS,
+            rng,
+        }
     }
 
     /// Randomness for its choice of operations.
@@ -125,19 +143,39 @@ impl Client {
             return Step::Wait(now + 50 * MS);
         };
         let members = &route.descriptor.replicas;
-        assert!(op.attempt.is_none(), "client {} sends while an attempt is out", self.number);
+        assert!(
+            op.attempt.is_none(),
+            "client {} sends while an attempt is out",
+            self.number
+        );
+        let astray = op.read_only && self.rng.random_bool(self.astray);
         let (store, term) = match route.leader {
-            Some(hint) if !op.another || Some(hint.store) != op.asked_before => (hint.store, hint.term),
+            _ if astray => {
+                let member = members.choose(&mut self.rng).expect("a range has members");
+                (member.store, 0)
+            }
+            Some(hint) if !op.another || Some(hint.store) != op.asked_before => {
+                (hint.store, hint.term)
+            }
             _ => match members.choose(&mut self.rng) {
                 Some(member) => (member.store, 0),
                 None => return Step::Wait(now + 50 * MS),
             },
         };
         // Half of the clients name the term by which they routed, as the router does.
-        let term = if self.number % 2 == 0 { term } else { 0 };
+        let term = if self.number.is_multiple_of(2) {
+            term
+        } else {
+            0
+        };
         op.tries += 1;
         op.another = false;
-        let asked = Asked { range: route.descriptor.id, version: route.descriptor.epoch.version, store, term };
+        let asked = Asked {
+            range: route.descriptor.id,
+            version: route.descriptor.epoch.version,
+            store,
+            term,
+        };
         let timer = match op.read_only {
             true => op.deadline.min(now + self.policy.read_try_ms * MS),
             false => op.deadline,
@@ -149,8 +187,18 @@ impl Client {
             read_only: op.read_only,
             command: op.command.clone(),
         };
-        let request = Request { range: asked.range, version: asked.version, term, body };
-        Step::Send { store, request, token, timer }
+        let request = Request {
+            range: asked.range,
+            version: asked.version,
+            term,
+            body,
+        };
+        Step::Send {
+            store,
+            request,
+            token,
+            timer,
+        }
     }
 
     /// Takes in a response; `None` if it is to an attempt that was given up.
@@ -164,7 +212,10 @@ impl Client {
             Ok(reply) => {
                 let ended = match Reply::parse(&reply) {
                     Some(reply) => Ended::Replied(reply),
-                    None => Ended::Wrong(format!("not a reply: {:?}", reply.escape_ascii().to_string())),
+                    None => Ended::Wrong(format!(
+                        "not a reply: {:?}",
+                        reply.escape_ascii().to_string()
+                    )),
                 };
                 return Some(self.end(ended));
             }
@@ -193,7 +244,11 @@ impl Client {
         match self.policy.next(error, &attempt) {
             Action::RetryAt { when_ms, ask } => {
                 op.another = ask == Ask::Another;
-                op.at_once = if when_ms <= now / MS { op.at_once + 1 } else { 0 };
+                op.at_once = if when_ms <= now / MS {
+                    op.at_once + 1
+                } else {
+                    0
+                };
                 Step::Wait(now.max(when_ms * MS))
             }
             Action::GiveUp(DoorError::Invalid(why)) => self.end(Ended::Wrong(why)),
@@ -217,7 +272,11 @@ impl Client {
 
     fn give_up(&mut self) -> Step {
         let open = self.busy.as_ref().is_some_and(|op| op.open);
-        self.end(if open { Ended::Unknown } else { Ended::NotExecuted })
+        self.end(if open {
+            Ended::Unknown
+        } else {
+            Ended::NotExecuted
+        })
     }
 
     fn end(&mut self, ended: Ended) -> Step {

@@ -22,7 +22,12 @@ pub struct Clock {
 impl Clock {
     /// A clock that ticks `rate` ns per 1,000 ns.
     pub fn new(rate: u64, wall_offset_ms: i64) -> Clock {
-        Clock { booted_at: 0, mono_at_boot: 1_000 * MS, rate, wall_offset_ms }
+        Clock {
+            booted_at: 0,
+            mono_at_boot: 1_000 * MS,
+            rate,
+            wall_offset_ms,
+        }
     }
 
     /// The machine was started again: its monotonic clock begins at `mono_ns`.
@@ -34,7 +39,10 @@ impl Clock {
     /// What the machine sees at true time `now`.
     pub fn read(&self, now: Time) -> Now {
         let wall_ms = EPOCH_MS + (now / MS) as i64 + self.wall_offset_ms;
-        Now { mono_ns: self.mono(now), wall_ms: wall_ms.max(0) as u64 }
+        Now {
+            mono_ns: self.mono(now),
+            wall_ms: wall_ms.max(0) as u64,
+        }
     }
 
     /// The first true time at which the monotonic clock shows at least `mono_ns`.
@@ -66,7 +74,10 @@ mod tests {
             for mono in [777, 778, 1_000_000, 123_456_789_012] {
                 let when = clock.when(mono);
                 assert!(clock.read(when).mono_ns >= mono, "rate {rate}, mono {mono}");
-                assert!(when == 12_345 || clock.read(when - 1).mono_ns < mono, "rate {rate}, mono {mono}");
+                assert!(
+                    when == 12_345 || clock.read(when - 1).mono_ns < mono,
+                    "rate {rate}, mono {mono}"
+                );
             }
         }
     }

@@ -6,10 +6,10 @@ use crate::cluster::{Cluster, Event};
 use crate::history::{Op, Outcome};
 use crate::nemesis::Trouble;
 use crate::schedule::{Time, MS, SEC};
+use rangekv_model::eval::View;
 use rangekv_proto::{RangeDescriptor, RangeId};
 use rangekv_store::meta;
 use rangekv_store::worker::GroupView;
-use rangekv_model::eval::View;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
@@ -72,7 +72,10 @@ impl Cluster {
             match self.ailment() {
                 None => return Ok(()),
                 Some(ailment) if next >= deadline => {
-                    return Err(format!("not well {} s after all was healed: {ailment}", WELL_WITHIN / SEC));
+                    return Err(format!(
+                        "not well {} s after all was healed: {ailment}",
+                        WELL_WITHIN / SEC
+                    ));
                 }
                 Some(_) => {}
             }
@@ -84,7 +87,11 @@ impl Cluster {
         self.nodes
             .iter()
             .map(|n| match &n.process {
-                Some(process) => process.groups(n.now(now)).into_iter().map(|g| (g.range, g)).collect(),
+                Some(process) => process
+                    .groups(n.now(now))
+                    .into_iter()
+                    .map(|g| (g.range, g))
+                    .collect(),
                 None => BTreeMap::new(),
             })
             .collect()
@@ -98,15 +105,26 @@ impl Cluster {
         let open: usize = self.open_requests.iter().map(BTreeMap::len).sum();
         let views = self.views();
         let mut leaders: BTreeMap<RangeId, &GroupView> = BTreeMap::new();
-        for group in views.iter().flat_map(BTreeMap::values).filter(|g| g.is_leader) {
+        for group in views
+            .iter()
+            .flat_map(BTreeMap::values)
+            .filter(|g| g.is_leader)
+        {
             if let Some(other) = leaders.insert(group.range, group) {
-                return Some(format!("range {} has two leaders, {} and {}", group.range, other.replica, group.replica));
+                return Some(format!(
+                    "range {} has two leaders, {} and {}",
+                    group.range, other.replica, group.replica
+                ));
             }
         }
         let mut ranges: Vec<&RangeDescriptor> = Vec::new();
         for leader in leaders.values() {
             let d = leader.descriptor.as_ref().expect("a leader is initialised");
-            if d.is_joint() || d.replicas.iter().any(|r| self.node_of(r.store).is_none_or(|n| self.nodes[n].wiped)) {
+            if d.is_joint()
+                || d.replicas
+                    .iter()
+                    .any(|r| self.node_of(r.store).is_none_or(|n| self.nodes[n].wiped))
+            {
                 return Some(format!("range {} is not repaired: {:?}", d.id, d.replicas));
             }
             ranges.push(d);
@@ -117,23 +135,35 @@ impl Cluster {
         for (n, view) in views.iter().enumerate() {
             for group in view.values() {
                 let Some(leader) = leaders.get(&group.range) else {
-                    return Some(format!("node {n} has range {}, which nobody leads", group.range));
+                    return Some(format!(
+                        "node {n} has range {}, which nobody leads",
+                        group.range
+                    ));
                 };
                 let d = leader.descriptor.as_ref().expect("a leader is initialised");
                 if d.replicas.iter().all(|r| r.id != group.replica) {
-                    return Some(format!("node {n} has {} of range {}, no longer a member", group.replica, d.id));
+                    return Some(format!(
+                        "node {n} has {} of range {}, no longer a member",
+                        group.replica, d.id
+                    ));
                 }
             }
         }
         for d in ranges {
             let leader = leaders[&d.id];
             if leader.applied.0 != leader.last_index {
-                return Some(format!("range {}: applied {} of {}", d.id, leader.applied.0, leader.last_index));
+                return Some(format!(
+                    "range {}: applied {} of {}",
+                    d.id, leader.applied.0, leader.last_index
+                ));
             }
             for replica in &d.replicas {
                 let node = self.node_of(replica.store).expect("looked up before");
                 let Some(group) = views[node].get(&d.id) else {
-                    return Some(format!("node {node} lacks {} of range {}", replica.id, d.id));
+                    return Some(format!(
+                        "node {node} lacks {} of range {}",
+                        replica.id, d.id
+                    ));
                 };
                 if group.descriptor != leader.descriptor || group.applied != leader.applied {
                     return Some(format!(
@@ -162,7 +192,9 @@ impl Cluster {
                 .find(|(name, _)| **name == self.workload.keys[key].name)
                 .expect("just begun");
             let last = records.last().expect("just begun");
-            if !matches!(last.outcome, Outcome::Replied { .. }) || self.schedule.now() > deadline + 30 * SEC {
+            if !matches!(last.outcome, Outcome::Replied { .. })
+                || self.schedule.now() > deadline + 30 * SEC
+            {
                 return Err(format!("a read of a healthy cluster fails: {last:?}"));
             }
         }
@@ -174,27 +206,36 @@ impl Cluster {
         let views = self.views();
         let mut hashes: BTreeMap<RangeId, (usize, Option<u64>)> = BTreeMap::new();
         for (n, view) in views.iter().enumerate() {
-            let Some(process) = &self.nodes[n].process else { continue };
+            let Some(process) = &self.nodes[n].process else {
+                continue;
+            };
             let mut bounds = Vec::new();
             for (range, group) in view {
                 let hash = process.state_hash(*range);
                 let (first, expected) = *hashes.entry(*range).or_insert((n, hash));
                 if hash != expected {
-                    return Err(format!("replicas of range {range} differ on nodes {first} and {n}"));
+                    return Err(format!(
+                        "replicas of range {range} differ on nodes {first} and {n}"
+                    ));
                 }
                 bounds.extend(group.descriptor.as_ref().map(meta::data_bounds));
             }
             let engine = &self.nodes[n].engine;
             let mut stray = None;
             engine.scan(meta::USER_START, &[], &mut |key, _| {
-                if bounds.iter().any(|(start, end)| key >= &start[..] && key < &end[..]) {
+                if bounds
+                    .iter()
+                    .any(|(start, end)| key >= &start[..] && key < &end[..])
+                {
                     return ControlFlow::Continue(());
                 }
                 stray = Some(key.escape_ascii().to_string());
                 ControlFlow::Break(())
             });
             if let Some(key) = stray {
-                return Err(format!("node {n} holds a record of no range of its own: {key}"));
+                return Err(format!(
+                    "node {n} holds a record of no range of its own: {key}"
+                ));
             }
         }
         Ok(())
@@ -203,7 +244,11 @@ impl Cluster {
     fn judge_history(&self) -> Result<(), String> {
         match checker::check(&self.history, checker::BUDGET).first() {
             None => Ok(()),
-            Some(failure) => Err(format!("key {}: {}", failure.key.escape_ascii(), failure.description)),
+            Some(failure) => Err(format!(
+                "key {}: {}",
+                failure.key.escape_ascii(),
+                failure.description
+            )),
         }
     }
 
@@ -222,7 +267,10 @@ fn tiling_gap(ranges: &mut [&RangeDescriptor]) -> Option<String> {
     }
     for pair in ranges.windows(2) {
         if pair[0].end != pair[1].start {
-            return Some(format!("led ranges do not tile: {:?} and then {:?}", pair[0], pair[1]));
+            return Some(format!(
+                "led ranges do not tile: {:?} and then {:?}",
+                pair[0], pair[1]
+            ));
         }
     }
     let last = ranges.last()?;

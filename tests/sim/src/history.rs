@@ -151,14 +151,29 @@ impl History {
     /// Notes a request that is about to be sent. Until it ends its outcome is unknown.
     pub fn begin(&mut self, client: u32, key: &Bytes, op: Op, at: u64) -> OpId {
         let records = self.keys.entry(key.clone()).or_default();
-        records.push(Record { client, op, call: at, outcome: Outcome::Unknown });
-        OpId { key: key.clone(), index: records.len() - 1 }
+        records.push(Record {
+            client,
+            op,
+            call: at,
+            outcome: Outcome::Unknown,
+        });
+        OpId {
+            key: key.clone(),
+            index: records.len() - 1,
+        }
     }
 
     /// Notes how it ended.
     pub fn end(&mut self, id: &OpId, outcome: Outcome) {
-        let record = &mut self.keys.get_mut(&id.key).expect("an operation that was begun")[id.index];
-        assert_eq!(record.outcome, Outcome::Unknown, "an operation ended twice: {record:?}");
+        let record = &mut self
+            .keys
+            .get_mut(&id.key)
+            .expect("an operation that was begun")[id.index];
+        assert_eq!(
+            record.outcome,
+            Outcome::Unknown,
+            "an operation ended twice: {record:?}"
+        );
         if let Outcome::Replied { at, .. } = &outcome {
             assert!(*at > record.call, "a reply at {at} to {record:?}");
         }
@@ -200,8 +215,14 @@ mod tests {
             (b"$-1\r\n", Some(Reply::Nil)),
             (b":-12\r\n", Some(Reply::Int(-12))),
             (b"$2\r\na\r\n\r\n", None),
-            (b"$3\r\na\r\n\r\n", Some(Reply::Bulk(Bytes::from_static(b"a\r\n")))),
-            (b"$3\r\nabc\r\n", Some(Reply::Bulk(Bytes::from_static(b"abc")))),
+            (
+                b"$3\r\na\r\n\r\n",
+                Some(Reply::Bulk(Bytes::from_static(b"a\r\n"))),
+            ),
+            (
+                b"$3\r\nabc\r\n",
+                Some(Reply::Bulk(Bytes::from_static(b"abc"))),
+            ),
             (b"$0\r\n\r\n", Some(Reply::Bulk(Bytes::new()))),
             (b"-ERR no\r\n", Some(Reply::Error("ERR no".into()))),
             (b"+OK\r\n+OK\r\n", None),

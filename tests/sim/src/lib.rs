@@ -4,7 +4,8 @@
 //! policy over a simulated network, disks and clocks, makes as much trouble as the seed says,
 //! and then checks that nothing was lost, nothing invented, and that all is well again.
 //!
-//! In reading order: [`cluster`] is the loop, [`node`] one machine, [`nemesis`] the trouble and
+//! In reading order: [`cluster`] is the loop, [`stores`] and [`requests`] what goes on in it, [`node`]
+//! one machine, [`nemesis`] the trouble and
 //! [`faults`] how much of it, [`client`] and [`workload`] those who are served, [`admin`] the
 //! reshaping of ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
 //! the end, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
@@ -12,21 +13,23 @@
 //!
 //! Left out on purpose: threads, sockets, RocksDB. They are tested with real processes.
 
-pub mod run;
-pub mod cluster;
-pub mod node;
-pub mod nemesis;
-pub mod faults;
-pub mod client;
-pub mod workload;
 pub mod admin;
-pub mod snapshots;
-pub mod checks;
-pub mod ending;
-pub mod history;
 pub mod checker;
-pub mod log;
-pub mod net;
+pub mod checks;
+pub mod client;
 pub mod clock;
-pub mod schedule;
+pub mod cluster;
+pub mod ending;
+pub mod faults;
+pub mod history;
+pub mod log;
+pub mod nemesis;
+pub mod net;
+pub mod node;
 pub mod random;
+pub mod requests;
+pub mod run;
+pub mod schedule;
+pub mod snapshots;
+pub mod stores;
+pub mod workload;

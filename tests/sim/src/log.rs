@@ -79,8 +79,13 @@ fn replay(groups: &mut Groups, op: &LogOp) {
     match op {
         LogOp::Append(range, first, entries) => {
             let group = groups.entry(*range).or_default();
-            let keep = first.checked_sub(group.truncated + 1).expect("an append above what is compacted");
-            assert!(keep <= group.entries.len() as u64, "range {range}: gap before appended entry {first}");
+            let keep = first
+                .checked_sub(group.truncated + 1)
+                .expect("an append above what is compacted");
+            assert!(
+                keep <= group.entries.len() as u64,
+                "range {range}: gap before appended entry {first}"
+            );
             group.entries.truncate(keep as usize);
             group.entries.extend(entries);
         }
@@ -90,7 +95,9 @@ fn replay(groups: &mut Groups, op: &LogOp) {
         }
         LogOp::Compact(range, index) => {
             let group = groups.entry(*range).or_default();
-            let gone = index.saturating_sub(group.truncated).min(group.entries.len() as u64);
+            let gone = index
+                .saturating_sub(group.truncated)
+                .min(group.entries.len() as u64);
             group.entries.drain(..gone as usize);
             group.truncated = group.truncated.max(*index);
         }
@@ -124,8 +131,16 @@ pub struct Mirror {
 impl Mirror {
     /// A log that was just opened, and made durable by that.
     pub fn recovered(found: &Recovered) -> Mirror {
-        let groups: Groups = found.groups.iter().map(|(range, log)| (*range, GroupMirror::of(log))).collect();
-        Mirror { written: groups.clone(), durable: groups, ..Mirror::default() }
+        let groups: Groups = found
+            .groups
+            .iter()
+            .map(|(range, log)| (*range, GroupMirror::of(log)))
+            .collect();
+        Mirror {
+            written: groups.clone(),
+            durable: groups,
+            ..Mirror::default()
+        }
     }
 
     fn write(&mut self) {
@@ -169,7 +184,11 @@ impl<L: RaftLog> ObservedLog<L> {
 impl<L: RaftLog> RaftLog for ObservedLog<L> {
     fn append(&mut self, group: RangeId, entries: &[Entry]) {
         if let Some(first) = entries.first() {
-            self.stage(LogOp::Append(group, first.index, entries.iter().map(hash_entry).collect()));
+            self.stage(LogOp::Append(
+                group,
+                first.index,
+                entries.iter().map(hash_entry).collect(),
+            ));
         }
         self.log.append(group, entries);
     }

@@ -6,6 +6,9 @@
 //!
 //! Exit status 1: a seed failed.
 
+// How long a run took is for people alone.
+#![allow(clippy::disallowed_methods)]
+
 use clap::Parser;
 use rangekv_sim::faults::Class;
 use rangekv_sim::run::{reduce, run, Report, Run};
@@ -15,7 +18,10 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 #[derive(Parser)]
-#[command(version, about = "Simulates a whole cluster, with faults, from one seed per run")]
+#[command(
+    version,
+    about = "Simulates a whole cluster, with faults, from one seed per run"
+)]
 struct Args {
     /// Number of seeds to run.
     #[arg(long, default_value_t = 300)]
@@ -65,10 +71,13 @@ impl Args {
 fn plant(bug: &Option<String>) -> Result<(), String> {
     use rangekv_store::bugs::{set, Bug};
     let Some(name) = bug else { return Ok(()) };
-    let bug = Bug::ALL.into_iter().find(|b| b.name() == name).ok_or_else(|| {
-        let names: Vec<&str> = Bug::ALL.iter().map(|b| b.name()).collect();
-        format!("no bug {name:?}; there are {}", names.join(", "))
-    })?;
+    let bug = Bug::ALL
+        .into_iter()
+        .find(|b| b.name() == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = Bug::ALL.iter().map(|b| b.name()).collect();
+            format!("no bug {name:?}; there are {}", names.join(", "))
+        })?;
     set(Some(bug));
     Ok(())
 }
@@ -112,7 +121,11 @@ fn main() -> ExitCode {
 fn one(args: &Args, seed: u64) -> ExitCode {
     let what = args.run(seed);
     let report = run(&what);
-    println!("{}\n  event hash {:016x}", describe(&what, &report), report.event_hash);
+    println!(
+        "{}\n  event hash {:016x}",
+        describe(&what, &report),
+        report.event_hash
+    );
     if report.failure.is_none() {
         return ExitCode::SUCCESS;
     }
@@ -120,7 +133,11 @@ fn one(args: &Args, seed: u64) -> ExitCode {
         let (smaller, report) = reduce(&what, |run, report| {
             let classes = run.faults().classes.len();
             let what = report.failure.as_deref().unwrap_or_default();
-            println!("{classes} classes, {:.1} s: {}", run.faults().duration as f64 / 1e9, first_line(what));
+            println!(
+                "{classes} classes, {:.1} s: {}",
+                run.faults().duration as f64 / 1e9,
+                first_line(what)
+            );
         });
         println!("{}", describe(&smaller, &report));
     }
@@ -161,14 +178,19 @@ fn many(args: &Args) -> ExitCode {
                         println!("{}", describe(&what, &report));
                         stop.fetch_or(!args.keep_going, Ordering::Relaxed);
                     }
-                    if totals.0 % 500 == 0 {
-                        eprintln!("{} seeds, {:.0} s", totals.0, started.elapsed().as_secs_f64());
+                    if totals.0.is_multiple_of(500) {
+                        eprintln!(
+                            "{} seeds, {:.0} s",
+                            totals.0,
+                            started.elapsed().as_secs_f64()
+                        );
                     }
                 }
             });
         }
     });
-    let (seeds, events, operations, elections) = totals.into_inner().expect("no thread panics with it");
+    let (seeds, events, operations, elections) =
+        totals.into_inner().expect("no thread panics with it");
     let failed = failed.into_inner();
     let seconds = started.elapsed().as_secs_f64();
     println!(
@@ -179,5 +201,9 @@ fn many(args: &Args) -> ExitCode {
         operations.1,
         operations.2
     );
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

@@ -26,6 +26,15 @@ pub enum Trouble {
     Restart(usize),
     /// Stops a process for a while.
     Pause,
+    /// Stops this one.
+    Stop(usize, Time),
+    /// Keeps a leader from hearing, and stops it.
+    Deafen,
+    /// Cuts a voter off from a leader, so that it campaigns; then lets another voter forget,
+    /// by a restart, that it has just heard that leader.
+    Amnesia,
+    /// The second part of that: who leads, and who forgets.
+    Forget(usize, usize),
     /// Sets a wall clock.
     WallJump,
     /// Makes a disk slow.
@@ -58,6 +67,8 @@ impl Cluster {
             Trouble::Clog,
             Trouble::Crash,
             Trouble::Pause,
+            Trouble::Deafen,
+            Trouble::Amnesia,
             Trouble::WallJump,
             Trouble::SlowDisk,
             Trouble::DiskFull,
@@ -70,7 +81,8 @@ impl Cluster {
             self.come_again(trouble);
         }
         if self.faults.wipe_at > 0 {
-            self.schedule.at(self.faults.wipe_at, Event::Trouble(Trouble::Wipe));
+            self.schedule
+                .at(self.faults.wipe_at, Event::Trouble(Trouble::Wipe));
         }
     }
 
@@ -81,6 +93,8 @@ impl Cluster {
             Trouble::Clog => f.clog_every,
             Trouble::Crash => f.crash_every,
             Trouble::Pause => f.pause_every,
+            Trouble::Deafen => f.deafen_every,
+            Trouble::Amnesia => f.amnesia_every,
             Trouble::WallJump => f.wall_jump_every,
             Trouble::SlowDisk => f.slow_disk_every,
             Trouble::DiskFull => f.disk_full_every,
@@ -109,20 +123,31 @@ impl Cluster {
                 }
                 return Ok(());
             }
-            Trouble::Mend(_) | Trouble::Unclog(..) | Trouble::FastDisk(_) | Trouble::DiskFree(_) => {}
+            Trouble::Mend(_)
+            | Trouble::Unclog(..)
+            | Trouble::FastDisk(_)
+            | Trouble::DiskFree(_) => {}
             _ if self.healed => return Ok(()),
             _ => self.note(9, self.nodes.len(), self.interval(&trouble)),
         }
         match trouble.clone() {
             Trouble::Partition => self.partition(),
-            Trouble::Mend(cuts) => cuts.into_iter().for_each(|(from, to)| self.net.mend(from, to)),
+            Trouble::Mend(cuts) => cuts
+                .into_iter()
+                .for_each(|(from, to)| self.net.mend(from, to)),
             Trouble::Clog => self.clog(),
             Trouble::Unclog(from, to) => self.unclog(from, to),
             Trouble::Crash => self.crash(),
             Trouble::Pause => self.pause(),
+            Trouble::Stop(node, time) => self.stop(node, time),
+            Trouble::Deafen => self.deafen(),
+            Trouble::Amnesia => self.amnesia(),
+            Trouble::Forget(leader, voter) => self.forget(leader, voter),
             Trouble::WallJump => {
                 let node = self.any_node();
-                let by = self.rng.random_range(-self.faults.wall_jump_ms..=self.faults.wall_jump_ms);
+                let by = self
+                    .rng
+                    .random_range(-self.faults.wall_jump_ms..=self.faults.wall_jump_ms);
                 trace!(self, "n{node}: the wall clock jumps by {by} ms");
                 self.nodes[node].clock.jump_wall(by);
             }
@@ -131,7 +156,8 @@ impl Cluster {
                 trace!(self, "n{node}: the disk is slow");
                 self.nodes[node].sync_mean = self.faults.slow_sync_mean;
                 let time = self.rng.random_range(100 * MS..4_000 * MS);
-                self.schedule.after(time, Event::Trouble(Trouble::FastDisk(node)));
+                self.schedule
+                    .after(time, Event::Trouble(Trouble::FastDisk(node)));
             }
             Trouble::FastDisk(node) => self.nodes[node].sync_mean = self.faults.sync_mean,
             Trouble::DiskFull => self.disk_full(),
@@ -143,7 +169,12 @@ impl Cluster {
                 self.nodes[node].engine.complete_flush(upto);
             }
             Trouble::Split => {
-                let keys: Vec<_> = self.workload.keys.iter().map(|k| k.record.clone()).collect();
+                let keys: Vec<_> = self
+                    .workload
+                    .keys
+                    .iter()
+                    .map(|k| k.record.clone())
+                    .collect();
                 let led = self.led();
                 let command = self.admin.split(&led, &keys);
                 self.ask(command, Trouble::Split);
@@ -162,7 +193,9 @@ impl Cluster {
             Trouble::Wipe => self.wipe()?,
             Trouble::Restart(_) | Trouble::Repair => {}
         }
-        self.come_again(trouble);
+        if trouble != Trouble::Deafen {
+            self.come_again(trouble);
+        }
         Ok(())
     }
 
@@ -201,14 +234,21 @@ impl Cluster {
                     (true, _) => {
                         let at = |x: usize| order.iter().position(|o| *o == x).unwrap_or(0);
                         let apart = at(from).abs_diff(at(to));
-                        from != to && apart.min(n - apart) > n / 4
-                            && (n > 3 || (from, to) == (order[0], order[1]) || (to, from) == (order[0], order[1]))
+                        from != to
+                            && apart.min(n - apart) > n / 4
+                            && (n > 3
+                                || (from, to) == (order[0], order[1])
+                                || (to, from) == (order[0], order[1]))
                     }
                     (false, false) => side.contains(&from) != side.contains(&to),
                     (false, true) => side.contains(&from) && !side.contains(&to),
                 };
                 if cut {
-                    cuts.push(if one_way && self.rng.random_bool(0.5) { (to, from) } else { (from, to) });
+                    cuts.push(if one_way && self.rng.random_bool(0.5) {
+                        (to, from)
+                    } else {
+                        (from, to)
+                    });
                 }
             }
         }
@@ -227,21 +267,27 @@ impl Cluster {
         trace!(self, "partition: {cuts:?}");
         self.counts.partitions += 1;
         cuts.iter().for_each(|(from, to)| self.net.cut(*from, *to));
-        let time = self.rng.random_range(50 * MS..=self.faults.partition_max.max(51 * MS));
-        self.schedule.after(time, Event::Trouble(Trouble::Mend(cuts)));
+        let time = self
+            .rng
+            .random_range(50 * MS..=self.faults.partition_max.max(51 * MS));
+        self.schedule
+            .after(time, Event::Trouble(Trouble::Mend(cuts)));
     }
 
     /// Stops the links of a node one after the other, frees them in another order.
     fn clog(&mut self) {
         let node = self.some_node();
-        let links: Vec<(usize, usize)> =
-            (0..self.nodes.len()).filter(|o| *o != node).flat_map(|o| [(node, o), (o, node)]).collect();
+        let links: Vec<(usize, usize)> = (0..self.nodes.len())
+            .filter(|o| *o != node)
+            .flat_map(|o| [(node, o), (o, node)])
+            .collect();
         trace!(self, "clog around n{node}");
         for (from, to) in links {
             if self.rng.random_bool(0.7) {
                 self.net.clog(from, to);
                 let time = self.rng.random_range(10 * MS..3_000 * MS);
-                self.schedule.after(time, Event::Trouble(Trouble::Unclog(from, to)));
+                self.schedule
+                    .after(time, Event::Trouble(Trouble::Unclog(from, to)));
             }
         }
     }
@@ -257,23 +303,113 @@ impl Cluster {
 
     fn crash(&mut self) {
         let all = self.rng.random_bool(self.faults.crash_all);
-        let victims: Vec<usize> = if all { (0..self.nodes.len()).collect() } else { vec![self.some_node()] };
+        let victims: Vec<usize> = if all {
+            (0..self.nodes.len()).collect()
+        } else {
+            vec![self.some_node()]
+        };
         for node in victims {
             let power_cut = self.rng.random_bool(self.faults.power_cut);
             self.crash_node(node, power_cut);
             let down = self.rng.random_range(MS..=self.faults.down_max.max(2 * MS));
-            self.schedule.after(down, Event::Trouble(Trouble::Restart(node)));
+            self.schedule
+                .after(down, Event::Trouble(Trouble::Restart(node)));
         }
     }
 
     fn pause(&mut self) {
         let node = self.some_node();
-        let until = self.schedule.now() + self.rng.random_range(10 * MS..=self.faults.pause_max.max(11 * MS));
+        let time = self
+            .rng
+            .random_range(10 * MS..=self.faults.pause_max.max(11 * MS));
+        self.stop(node, time);
+    }
+
+    fn stop(&mut self, node: usize, time: Time) {
+        let until = self.schedule.now() + time;
         if let Some(process) = self.nodes[node].process.as_mut() {
             process.paused_until = process.paused_until.max(until);
             self.counts.pauses += 1;
             trace!(self, "n{node} is stopped until {:.3}", until as f64 / 1e9);
         }
+    }
+
+    /// A leader that waits for acknowledgements is deaf, then also stopped until another one
+    /// leads, and then hears, one by one, the answers to what it sent before.
+    fn deafen(&mut self) {
+        let now = self.schedule.now();
+        let waits = |node: &crate::node::Node| match &node.process {
+            Some(process) if process.paused_until <= now => process
+                .groups(node.now(now))
+                .iter()
+                .any(|g| g.is_leader && g.last_index > g.committed),
+            _ => false,
+        };
+        let nodes = self.nodes.len();
+        let hears = |to: usize| (0..nodes).all(|from| !self.net.is_clogged(from, to));
+        let waiting: Vec<usize> = (0..nodes)
+            .filter(|n| waits(&self.nodes[*n]) && hears(*n))
+            .collect();
+        let Some(&node) = waiting.choose(&mut self.rng) else {
+            let soon = self.rng.random_range(MS / 2..5 * MS);
+            return self.schedule.after(soon, Event::Trouble(Trouble::Deafen));
+        };
+        trace!(self, "n{node} is deaf");
+        let deaf = self.rng.random_range(MS / 10..20 * MS);
+        let time = self.rng.random_range(1_200 * MS..4_000 * MS);
+        self.schedule
+            .after(deaf, Event::Trouble(Trouble::Stop(node, time)));
+        for from in (0..self.nodes.len()).filter(|from| *from != node) {
+            let late = self.rng.random_range(MS..700 * MS);
+            self.net.clog(from, node);
+            self.schedule.after(
+                deaf + time + late,
+                Event::Trouble(Trouble::Unclog(from, node)),
+            );
+        }
+        let every = exponential(&mut self.rng, self.faults.deafen_every) + MS;
+        self.schedule.after(every, Event::Trouble(Trouble::Deafen));
+    }
+
+    fn amnesia(&mut self) {
+        let led: Vec<_> = self
+            .led()
+            .into_iter()
+            .filter(|(d, _)| d.replicas.len() == 3)
+            .collect();
+        let Some((descriptor, hint)) = led.choose(&mut self.rng) else {
+            return;
+        };
+        let mut others: Vec<usize> = descriptor
+            .replicas
+            .iter()
+            .filter(|r| r.store != hint.store)
+            .filter_map(|r| self.node_of(r.store))
+            .collect();
+        others.shuffle(&mut self.rng);
+        let (Some(leader), &[candidate, voter]) = (self.node_of(hint.store), &others[..]) else {
+            return;
+        };
+        trace!(self, "n{candidate} is cut off from n{leader}");
+        self.cut_for(leader, candidate, 5_000 * MS);
+        let delay = self.rng.random_range(1_000 * MS..3_500 * MS);
+        self.schedule
+            .after(delay, Event::Trouble(Trouble::Forget(leader, voter)));
+    }
+
+    fn forget(&mut self, leader: usize, voter: usize) {
+        self.cut_for(leader, voter, 1_500 * MS);
+        self.crash_node(voter, false);
+        let down = self.rng.random_range(MS..40 * MS);
+        self.schedule
+            .after(down, Event::Trouble(Trouble::Restart(voter)));
+    }
+
+    fn cut_for(&mut self, a: usize, b: usize, time: Time) {
+        let cuts = vec![(a, b), (b, a)];
+        cuts.iter().for_each(|(from, to)| self.net.cut(*from, *to));
+        self.schedule
+            .after(time, Event::Trouble(Trouble::Mend(cuts)));
     }
 
     fn disk_full(&mut self) {
@@ -286,7 +422,8 @@ impl Cluster {
         }
         self.deliver(node, StoreEvent::DiskFull(true));
         let time = self.rng.random_range(100 * MS..3_000 * MS);
-        self.schedule.after(time, Event::Trouble(Trouble::DiskFree(node)));
+        self.schedule
+            .after(time, Event::Trouble(Trouble::DiskFree(node)));
     }
 
     pub(crate) fn disk_free(&mut self, node: usize) {
@@ -306,16 +443,28 @@ impl Cluster {
 
     // ---- ranges ------------------------------------------------------------------------
 
-    pub(crate) fn ask(&mut self, command: Option<(rangekv_proto::StoreId, rangekv_proto::Request)>, what: Trouble) {
-        let Some((store, request)) = command else { return };
+    pub(crate) fn ask(
+        &mut self,
+        command: Option<(rangekv_proto::StoreId, rangekv_proto::Request)>,
+        what: Trouble,
+    ) {
+        let Some((store, request)) = command else {
+            return;
+        };
         let token = self.token();
-        trace!(self, "admin asks s{store} ({token}) for {what:?} of range {}", request.range);
+        trace!(
+            self,
+            "admin asks s{store} ({token}) for {what:?} of range {}",
+            request.range
+        );
         self.admin_open.insert(token, what);
         self.send_request(store, Caller::Admin, token, request);
     }
 
     pub(crate) fn admin_heard(&mut self, token: u64, response: Response) {
-        let Some(what) = self.admin_open.remove(&token) else { return };
+        let Some(what) = self.admin_open.remove(&token) else {
+            return;
+        };
         if response.is_ok() {
             match what {
                 Trouble::Split => self.counts.splits += 1,

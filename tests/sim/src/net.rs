@@ -98,7 +98,11 @@ impl Net {
             delay *= 40;
         }
         let link = &mut self.links[from][to];
-        let arrival = if self.reorder { now + delay } else { (now + delay).max(link.last_arrival) };
+        let arrival = if self.reorder {
+            now + delay
+        } else {
+            (now + delay).max(link.last_arrival)
+        };
         link.last_arrival = arrival;
         arrival
     }
@@ -106,6 +110,11 @@ impl Net {
     /// Whether frames get through.
     pub fn is_open(&self, from: usize, to: usize) -> bool {
         self.links[from][to].cuts == 0
+    }
+
+    /// Whether frames wait.
+    pub fn is_clogged(&self, from: usize, to: usize) -> bool {
+        self.links[from][to].clogged
     }
 
     /// Cuts one direction. Cuts add up: each is to be undone.
@@ -132,7 +141,10 @@ impl Net {
         if self.reorder {
             waiting.shuffle(&mut self.rng);
         }
-        waiting.into_iter().map(|frame| (self.arrival(now, from, to), frame)).collect()
+        waiting
+            .into_iter()
+            .map(|frame| (self.arrival(now, from, to), frame))
+            .collect()
     }
 
     /// Ends all faults. What waited on clogged links is returned with its link.
@@ -147,7 +159,11 @@ impl Net {
             for to in 0..nodes {
                 self.links[from][to].cuts = 0;
                 let frames = self.unclog(now, from, to);
-                freed.extend(frames.into_iter().map(|(time, frame)| (from, to, time, frame)));
+                freed.extend(
+                    frames
+                        .into_iter()
+                        .map(|(time, frame)| (from, to, time, frame)),
+                );
             }
         }
         freed
@@ -160,7 +176,14 @@ mod tests {
     use crate::schedule::MS;
 
     fn quiet() -> Faults {
-        Faults { loss: 0.0, duplicate: 0.0, delay_tail: 0.0, reorder: false, delay_mean: MS, ..Faults::none() }
+        Faults {
+            loss: 0.0,
+            duplicate: 0.0,
+            delay_tail: 0.0,
+            reorder: false,
+            delay_mean: MS,
+            ..Faults::none()
+        }
     }
 
     #[test]
@@ -194,7 +217,15 @@ mod tests {
 
     #[test]
     fn rates_are_what_they_should_be() {
-        let mut net = Net::new(1, 2, &Faults { loss: 0.3, duplicate: 0.2, ..quiet() });
+        let mut net = Net::new(
+            1,
+            2,
+            &Faults {
+                loss: 0.3,
+                duplicate: 0.2,
+                ..quiet()
+            },
+        );
         let frame = Bytes::from_static(b"x");
         let (mut lost, mut doubled) = (0, 0);
         for n in 0..10_000 {
@@ -213,9 +244,16 @@ mod tests {
         let mut net = Net::new(1, 2, &quiet());
         net.clog(0, 1);
         for n in 0..10u8 {
-            assert_eq!(net.send(0, 0, 1, &Bytes::copy_from_slice(&[n])), Fate::Waits);
+            assert_eq!(
+                net.send(0, 0, 1, &Bytes::copy_from_slice(&[n])),
+                Fate::Waits
+            );
         }
-        let freed: Vec<u8> = net.unclog(5 * MS, 0, 1).into_iter().map(|(_, frame)| frame[0]).collect();
+        let freed: Vec<u8> = net
+            .unclog(5 * MS, 0, 1)
+            .into_iter()
+            .map(|(_, frame)| frame[0])
+            .collect();
         assert_eq!(freed, (0..10).collect::<Vec<u8>>());
         assert!(net.heal(6 * MS).is_empty());
     }

@@ -150,7 +150,11 @@ impl Node {
 
     /// Starts the process over what is on the disks. The error is a finding.
     pub fn start(&mut self, now: Time) -> Result<(), String> {
-        assert!(self.process.is_none() && !self.wiped, "store {} runs", self.store);
+        assert!(
+            self.process.is_none() && !self.wiped,
+            "store {} runs",
+            self.store
+        );
         self.incarnation += 1;
         let sizes = LogConfig {
             segment_bytes: self.tuning.segment_bytes,
@@ -207,7 +211,8 @@ impl Node {
                 continue;
             };
             let hs = &group.hard_state;
-            if (hs.term, hs.vote) != (durable.term, durable.vote) && hs.term <= durable.term {
+            let forgotten = durable.vote != 0 && hs.vote != durable.vote;
+            if hs.term < durable.term || hs.term == durable.term && forgotten {
                 return Err(format!(
                     "store {}: range {range} had term {} and vote {} on disk, now {} and {}",
                     self.store, durable.term, durable.vote, hs.term, hs.vote
@@ -220,14 +225,20 @@ impl Node {
     /// Ends the process. What was not synced survives or not, as `rng` and the kind of crash
     /// will have it. Returns what was lost: state batches and log writes.
     pub fn crash(&mut self, now: Time, rng: &mut SmallRng, power_cut: bool) -> (usize, usize) {
-        let Some(mut process) = self.process.take() else { return (0, 0) };
+        let Some(mut process) = self.process.take() else {
+            return (0, 0);
+        };
         if process.syncing && rng.random_bool(0.5) {
             // The sync was complete, but nobody has heard of it.
             let _ = guarded(|| process.worker.sync());
         }
         drop(process);
         let unflushed = self.engine.unflushed_batches();
-        let keep = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..=unflushed) };
+        let keep = if rng.random_bool(0.5) {
+            0
+        } else {
+            rng.random_range(0..=unflushed)
+        };
         let batches = self.engine.crash(keep);
         if !power_cut {
             return (batches, 0);
@@ -237,7 +248,11 @@ impl Node {
         let bytes = self.disk.last_unsynced_bytes();
         let torn = (keep == unsynced && bytes > 0 && rng.random_bool(0.8)).then(|| {
             let at = rng.random_range(0..bytes);
-            if rng.random_bool(0.5) { Torn::Cut(at) } else { Torn::Zero(at) }
+            if rng.random_bool(0.5) {
+                Torn::Cut(at)
+            } else {
+                Torn::Zero(at)
+            }
         });
         self.disk.crash(Crash { keep, torn });
         self.clock.reboot(now, rng.random_range(0..10_000_000_000));
@@ -270,7 +285,11 @@ impl Process {
     /// A request of a client, to be answered under `token`.
     pub fn request(&mut self, request: rangekv_proto::Request, token: u64) {
         let sink: Arc<dyn ReplySink> = self.sink.clone();
-        self.inbox.push(Event::Request { request, sink, token });
+        self.inbox.push(Event::Request {
+            request,
+            sink,
+            token,
+        });
     }
 
     /// Whether a round has something to do now.
@@ -313,10 +332,17 @@ impl Process {
 
     /// The first step of a local read; whether there will be a second.
     pub fn begin_read(&mut self, now: Now, token: u64, request: &rangekv_proto::Request) -> bool {
-        let rangekv_proto::Body::Command { evaluator, read_only: true, command } = &request.body else {
+        let rangekv_proto::Body::Command {
+            evaluator,
+            read_only: true,
+            command,
+        } = &request.body
+        else {
             return false;
         };
-        let pending = self.reader.begin(request.range, request.version, *evaluator, command, now);
+        let pending = self
+            .reader
+            .begin(request.range, request.version, *evaluator, command, now);
         let begun = pending.is_some();
         self.reads.extend(pending.map(|read| (token, read)));
         begun
@@ -324,7 +350,9 @@ impl Process {
 
     /// The second step: the reply, if the read was linearizable.
     pub fn validate_read(&mut self, now: Now, token: u64) -> Option<bytes::Bytes> {
-        self.reads.remove(&token).and_then(|read| read.validate(now))
+        self.reads
+            .remove(&token)
+            .and_then(|read| read.validate(now))
     }
 
     /// What the worker shows of its replicas.

@@ -5,6 +5,11 @@
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+
+/// A hash map whose order is the same in each run.
+pub type Hashed<K, V> = HashMap<K, V, BuildHasherDefault<DefaultHasher>>;
 
 /// The random stream of `seed` for `purpose`.
 pub fn stream(seed: u64, purpose: &str) -> SmallRng {

@@ -24,7 +24,12 @@ pub struct Run {
 impl Run {
     /// The run of a seed as it is.
     pub fn of(seed: u64) -> Run {
-        Run { seed, without: Vec::new(), duration: None, trace: false }
+        Run {
+            seed,
+            without: Vec::new(),
+            duration: None,
+            trace: false,
+        }
     }
 
     /// The faults of this run.
@@ -48,7 +53,7 @@ impl Run {
 }
 
 /// What came of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     /// What was found, if anything.
     pub failure: Option<String>,
@@ -76,7 +81,9 @@ fn keep_panics() {
             if !QUIET.with(|q| *q.borrow()) {
                 return before(info);
             }
-            let place = info.location().map_or_else(String::new, |l| format!("{}:{}", l.file(), l.line()));
+            let place = info
+                .location()
+                .map_or_else(String::new, |l| format!("{}:{}", l.file(), l.line()));
             let text = format!("panic at {place}: {}", message(info.payload()));
             PANIC.with(|p| *p.borrow_mut() = Some(text));
         }));
@@ -84,7 +91,10 @@ fn keep_panics() {
 }
 
 fn message(payload: &dyn Any) -> String {
-    match (payload.downcast_ref::<String>(), payload.downcast_ref::<&str>()) {
+    match (
+        payload.downcast_ref::<String>(),
+        payload.downcast_ref::<&str>(),
+    ) {
         (Some(text), _) => text.clone(),
         (_, Some(text)) => (*text).to_string(),
         _ => "(no message)".to_string(),
@@ -116,10 +126,7 @@ pub fn run(run: &Run) -> Report {
         },
         None => Report {
             failure,
-            event_hash: 0,
-            counts: Counts::default(),
-            operations: (0, 0, 0),
-            elections: (0, 0),
+            ..Report::default()
         },
     }
 }
@@ -129,7 +136,11 @@ pub fn run(run: &Run) -> Report {
 pub fn reduce(failing: &Run, mut progress: impl FnMut(&Run, &Report)) -> (Run, Report) {
     let mut best = failing.clone();
     let mut report = run(&best);
-    assert!(report.failure.is_some(), "seed {} does not fail", failing.seed);
+    assert!(
+        report.failure.is_some(),
+        "seed {} does not fail",
+        failing.seed
+    );
     loop {
         let mut smaller = false;
         for class in best.faults().classes {

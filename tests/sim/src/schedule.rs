@@ -43,7 +43,11 @@ pub struct Schedule<E> {
 
 impl<E> Default for Schedule<E> {
     fn default() -> Self {
-        Schedule { heap: BinaryHeap::new(), now: 0, sequence: 0 }
+        Schedule {
+            heap: BinaryHeap::new(),
+            now: 0,
+            sequence: 0,
+        }
     }
 }
 
@@ -56,7 +60,11 @@ impl<E> Schedule<E> {
     /// Adds an event; one in the past happens now.
     pub fn at(&mut self, time: Time, event: E) {
         self.sequence += 1;
-        self.heap.push(Reverse(Item { time: time.max(self.now), sequence: self.sequence, event }));
+        self.heap.push(Reverse(Item {
+            time: time.max(self.now),
+            sequence: self.sequence,
+            event,
+        }));
     }
 
     /// Adds an event that happens `delay` from now.
@@ -66,7 +74,11 @@ impl<E> Schedule<E> {
 
     /// Takes the next event and moves time to it; `None` when there is none up to `until`.
     pub fn next(&mut self, until: Time) -> Option<E> {
-        if self.heap.peek().is_none_or(|Reverse(item)| item.time > until) {
+        if self
+            .heap
+            .peek()
+            .is_none_or(|Reverse(item)| item.time > until)
+        {
             self.now = self.now.max(until);
             return None;
         }

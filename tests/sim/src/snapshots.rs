@@ -5,8 +5,8 @@ use crate::cluster::{trace, Cluster, Event};
 use crate::schedule::MS;
 use bytes::Bytes;
 use rand::Rng;
-use rangekv_store::event::{Event as StoreEvent, SnapshotToSend};
 use rangekv_store::engine::StateEngine;
+use rangekv_store::event::{Event as StoreEvent, SnapshotToSend};
 use rangekv_store::meta;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -33,11 +33,17 @@ pub struct Transfers {
 
 impl Cluster {
     pub(crate) fn start_snapshot(&mut self, from: usize, snapshot: SnapshotToSend) {
-        let Some(to) = self.node_of(snapshot.to) else { return };
+        let Some(to) = self.node_of(snapshot.to) else {
+            return;
+        };
         let (next, end) = meta::data_bounds(&snapshot.range);
         self.transfers.next_id += 1;
         let id = self.transfers.next_id;
-        trace!(self, "n{from} streams a snapshot of range {} to n{to}", snapshot.range.id);
+        trace!(
+            self,
+            "n{from} streams a snapshot of range {} to n{to}",
+            snapshot.range.id
+        );
         let transfer = Transfer {
             from,
             from_incarnation: self.nodes[from].incarnation,
@@ -60,10 +66,14 @@ impl Cluster {
 
     /// One more piece arrives, the whole is delivered, or the stream breaks.
     pub(crate) fn snapshot(&mut self, id: u64) -> Result<(), String> {
-        let Some(mut transfer) = self.transfers.open.remove(&id) else { return Ok(()) };
+        let Some(mut transfer) = self.transfers.open.remove(&id) else {
+            return Ok(());
+        };
         let now = self.schedule.now();
         let (from, to) = (transfer.from, transfer.to);
-        if self.nodes[from].incarnation != transfer.from_incarnation || self.nodes[from].process.is_none() {
+        if self.nodes[from].incarnation != transfer.from_incarnation
+            || self.nodes[from].process.is_none()
+        {
             return Ok(());
         }
         let paused = [from, to]
@@ -100,7 +110,12 @@ impl Cluster {
         let ok = match staged {
             Ok(staged) => {
                 self.counts.snapshots += 1;
-                trace!(self, "n{to} has a snapshot of range {}, {} records", transfer.snapshot.range.id, staged.records());
+                trace!(
+                    self,
+                    "n{to} has a snapshot of range {}, {} records",
+                    transfer.snapshot.range.id,
+                    staged.records()
+                );
                 self.note(8, to, staged.records());
                 let envelope = transfer.snapshot.envelope.clone();
                 self.deliver(to, StoreEvent::SnapshotReceived { envelope, staged });
@@ -117,7 +132,14 @@ impl Cluster {
     fn snapshot_ends(&mut self, transfer: Transfer, ok: bool) {
         let range = transfer.snapshot.range.id;
         let receiver = transfer.snapshot.envelope.to;
-        self.deliver(transfer.from, StoreEvent::SnapshotSent { range, to: receiver, ok });
+        self.deliver(
+            transfer.from,
+            StoreEvent::SnapshotSent {
+                range,
+                to: receiver,
+                ok,
+            },
+        );
     }
 }
 

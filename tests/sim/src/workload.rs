@@ -57,22 +57,38 @@ impl Workload {
             .map(|n| {
                 let name = Bytes::from(format!("key-{n}-{}", rng.random_range(0..1000)));
                 let kind = kinds[only.unwrap_or_else(|| rng.random_range(0..4))];
-                Key { record: record_key(0, &name), name, kind }
+                Key {
+                    record: record_key(0, &name),
+                    name,
+                    kind,
+                }
             })
             .collect();
         Workload {
             keys,
             clients: rng.random_range(3..9),
             think_mean: log_uniform(&mut rng, MS, 40 * MS),
-            read_share: rng.random_range(0.1..0.7),
-            hot_share: if rng.random_bool(0.5) { rng.random_range(0.0..0.9) } else { 0.0 },
+            read_share: match rng.random_range(0..4) {
+                // Where writes are rare, what is read depends on single ones.
+                0 => rng.random_range(0.9..0.99),
+                _ => rng.random_range(0.1..0.7),
+            },
+            hot_share: if rng.random_bool(0.5) {
+                rng.random_range(0.0..0.9)
+            } else {
+                0.0
+            },
             written: 0,
         }
     }
 
     /// The next operation of a client: a key and what to do to it.
     pub fn next(&mut self, rng: &mut SmallRng, client: u32) -> (usize, Op) {
-        let i = if rng.random_bool(self.hot_share) { 0 } else { rng.random_range(0..self.keys.len()) };
+        let i = if rng.random_bool(self.hot_share) {
+            0
+        } else {
+            rng.random_range(0..self.keys.len())
+        };
         self.written += 1;
         let n = self.written;
         let kind = self.keys[i].kind;
@@ -127,7 +143,9 @@ mod tests {
                 let (_, op) = workload.next(&mut rng, 3);
                 let text = format!("{op:?}");
                 kinds.insert(text.split('(').next().unwrap_or_default().to_string());
-                if let Op::Set(v) | Op::GetSet(v) | Op::SetNx(v) | Op::SetNxGet(v) | Op::Append(v) = op {
+                if let Op::Set(v) | Op::GetSet(v) | Op::SetNx(v) | Op::SetNxGet(v) | Op::Append(v) =
+                    op
+                {
                     assert!(values.insert(v.clone()), "{v:?} twice");
                 }
             }

@@ -17,9 +17,9 @@
 //!   operations that saw it are linearized ([`Model::witnesses`]).
 //! - A write that nobody saw may as well have been overwritten at once ([`Model::unseen`]).
 
-use std::collections::HashMap;
+use crate::random::Hashed;
 use std::fmt::Debug;
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::Hash;
 
 /// When an operation was called and when it returned, in a global order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,11 @@ fn search<M: Model>(model: &M, history: &[Interval], budget: u64, foresight: boo
         budget,
     };
     let mut configurations = Frontier::default();
-    configurations.insert(Configuration { state: model.initial(), must: vec![], may: vec![] });
+    configurations.insert(Configuration {
+        state: model.initial(),
+        must: vec![],
+        may: vec![],
+    });
     for (_, returns, op) in events {
         if !returns {
             search.pending.push(op);
@@ -128,8 +132,10 @@ fn search<M: Model>(model: &M, history: &[Interval], budget: u64, foresight: boo
         match search.linearize_until(&configurations, op) {
             None => return Verdict::Undecided { at: op },
             Some(next) if next.is_empty() => {
-                let mut states: Vec<String> =
-                    configurations.iter().map(|c| format!("{:?}", c.state)).collect();
+                let mut states: Vec<String> = configurations
+                    .iter()
+                    .map(|c| format!("{:?}", c.state))
+                    .collect();
                 states.sort();
                 states.dedup();
                 states.truncate(8);
@@ -140,7 +146,9 @@ fn search<M: Model>(model: &M, history: &[Interval], budget: u64, foresight: boo
         search.pending.retain(|p| *p != op);
         search.returned[op] = true;
     }
-    Verdict::Linearizable { configurations: search.steps }
+    Verdict::Linearizable {
+        configurations: search.steps,
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -152,17 +160,17 @@ struct Configuration<S> {
     may: Vec<usize>,
 }
 
-type Deterministic = BuildHasherDefault<DefaultHasher>;
-
 /// Configurations none of which can replace another.
 struct Frontier<S> {
     /// By state and obligations: the least sets of unknown operations that lead there.
-    least: HashMap<(S, Vec<usize>), Vec<Vec<usize>>, Deterministic>,
+    least: Hashed<(S, Vec<usize>), Vec<Vec<usize>>>,
 }
 
 impl<S> Default for Frontier<S> {
     fn default() -> Self {
-        Frontier { least: HashMap::default() }
+        Frontier {
+            least: Hashed::default(),
+        }
     }
 }
 
@@ -242,11 +250,14 @@ impl<M: Model> Search<'_, M> {
                 if self.steps > self.budget {
                     return None;
                 }
-                let Some(state) = self.model.step(&configuration.state, candidate) else { continue };
+                let Some(state) = self.model.step(&configuration.state, candidate) else {
+                    continue;
+                };
                 let unknown = self.history[candidate].end.is_none();
                 if self.foresight && !self.model.plausible(&state)
                     || unknown && state == configuration.state
-                    || state != configuration.state && self.is_still_wanted(&configuration, candidate)
+                    || state != configuration.state
+                        && self.is_still_wanted(&configuration, candidate)
                 {
                     continue;
                 }
@@ -288,7 +299,11 @@ impl<M: Model> Search<'_, M> {
 
     /// Whether some operation other than `next` saw the state of `c` and is not linearized.
     fn is_still_wanted(&self, c: &Configuration<M::State>, next: usize) -> bool {
-        let witnesses = if self.foresight { self.model.witnesses(&c.state) } else { &[] };
+        let witnesses = if self.foresight {
+            self.model.witnesses(&c.state)
+        } else {
+            &[]
+        };
         witnesses
             .iter()
             .any(|w| *w != next && !self.returned[*w] && c.must.binary_search(w).is_err())

@@ -69,7 +69,10 @@ fn prepare(records: &[Record]) -> (StringModel, Vec<Interval>, Vec<usize>) {
             Outcome::Unknown if !record.op.is_read_only() => (None, None),
             Outcome::Unknown | Outcome::NotExecuted => continue,
         };
-        intervals.push(Interval { call: record.call, end });
+        intervals.push(Interval {
+            call: record.call,
+            end,
+        });
         kept.push((&record.op, reply));
         origin.push(i);
     }
@@ -88,9 +91,16 @@ fn describe(records: &[Record], culprit: usize, states: &[String], undecided: bo
     }
     writeln!(text, "  {}", line(culprit)).unwrap();
     if !states.is_empty() {
-        writeln!(text, "before it the key could only have held one of: {}", states.join(", ")).unwrap();
+        writeln!(
+            text,
+            "before it the key could only have held one of: {}",
+            states.join(", ")
+        )
+        .unwrap();
     }
-    let Outcome::Replied { at, .. } = culprit.outcome else { return text };
+    let Outcome::Replied { at, .. } = culprit.outcome else {
+        return text;
+    };
     writeln!(text, "operations that overlap it or ended shortly before:").unwrap();
     let mut near: Vec<&Record> = records
         .iter()
@@ -116,7 +126,10 @@ fn line(record: &Record) -> String {
         Outcome::Unknown => ".. ?        -> unknown".to_string(),
         Outcome::NotExecuted => "            -> not executed".to_string(),
     };
-    format!("[{:>9}{outcome}  client {} {:?}", record.call, record.client, record.op)
+    format!(
+        "[{:>9}{outcome}  client {} {:?}",
+        record.call, record.client, record.op
+    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,8 @@
 
 use super::jit::Model;
 use crate::history::{Op, Reply};
-use std::collections::{HashMap, HashSet};
+use crate::random::Hashed;
+use std::collections::BTreeSet;
 
 const PRIME: u64 = (1 << 61) - 1;
 const BASES: [u64; 2] = [0x0abc_de12_3456_789b, 0x1357_9bdf_0246_8ace];
@@ -20,23 +21,38 @@ pub struct Digest {
 
 impl std::fmt::Debug for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "text of {} bytes #{:08x}", self.length, self.hashes[0] as u32)
+        write!(
+            f,
+            "text of {} bytes #{:08x}",
+            self.length, self.hashes[0] as u32
+        )
     }
 }
 
 fn times(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     let folded = (product as u64 & PRIME) + (product >> 61) as u64;
-    if folded >= PRIME { folded - PRIME } else { folded }
+    if folded >= PRIME {
+        folded - PRIME
+    } else {
+        folded
+    }
 }
 
 fn plus(a: u64, b: u64) -> u64 {
     let sum = a + b;
-    if sum >= PRIME { sum - PRIME } else { sum }
+    if sum >= PRIME {
+        sum - PRIME
+    } else {
+        sum
+    }
 }
 
 impl Digest {
-    const EMPTY: Digest = Digest { length: 0, hashes: [0, 0] };
+    const EMPTY: Digest = Digest {
+        length: 0,
+        hashes: [0, 0],
+    };
 
     fn push(&mut self, byte: u8) {
         self.length += 1;
@@ -67,7 +83,10 @@ impl Piece {
                 *power = times(*power, base);
             }
         }
-        Piece { digest: Digest::of(text), powers }
+        Piece {
+            digest: Digest::of(text),
+            powers,
+        }
     }
 
     fn appended_to(&self, to: Digest) -> Digest {
@@ -75,7 +94,10 @@ impl Piece {
         for (i, hash) in hashes.iter_mut().enumerate() {
             *hash = plus(times(to.hashes[i], self.powers[i]), self.digest.hashes[i]);
         }
-        Digest { length: to.length + self.digest.length, hashes }
+        Digest {
+            length: to.length + self.digest.length,
+            hashes,
+        }
     }
 }
 
@@ -102,7 +124,10 @@ impl std::fmt::Debug for Value {
 
 impl Value {
     fn of(text: &[u8]) -> Value {
-        match std::str::from_utf8(text).ok().and_then(|t| t.parse::<i64>().ok()) {
+        match std::str::from_utf8(text)
+            .ok()
+            .and_then(|t| t.parse::<i64>().ok())
+        {
             Some(n) if n.to_string().as_bytes() == text => Value::Int(n),
             _ => Value::Text(Digest::of(text)),
         }
@@ -146,10 +171,10 @@ pub struct StringModel {
     ops: Vec<(Action, Option<Observed>)>,
     /// If nothing but APPEND ever changes the key: the longest value that was read, by prefix
     /// length. Every value the key ever holds is a prefix of it or begins with it.
-    longest: Option<HashMap<u64, Digest>>,
+    longest: Option<Hashed<u64, Digest>>,
     longest_length: u64,
     /// By state: who saw it. Only of states that never recur.
-    witnesses: HashMap<Value, Vec<usize>>,
+    witnesses: Hashed<Value, Vec<usize>>,
     /// Writes that nobody saw.
     unseen: Vec<bool>,
 }
@@ -157,8 +182,10 @@ pub struct StringModel {
 impl StringModel {
     /// From operations and their replies (`None` = unknown outcome).
     pub fn new(history: &[(&Op, Option<&Reply>)]) -> StringModel {
-        let ops: Vec<(Action, Option<Observed>)> =
-            history.iter().map(|(op, reply)| (action(op), reply.map(observed))).collect();
+        let ops: Vec<(Action, Option<Observed>)> = history
+            .iter()
+            .map(|(op, reply)| (action(op), reply.map(observed)))
+            .collect();
         let (longest, longest_length) = longest_read(history);
         let witnesses = witnesses(history, &ops);
         // If all writes are plain SETs and all reads say what was there (never merely whether
@@ -176,14 +203,21 @@ impl StringModel {
                 _ => false,
             })
             .collect();
-        StringModel { ops, longest, longest_length, witnesses, unseen }
+        StringModel {
+            ops,
+            longest,
+            longest_length,
+            witnesses,
+            unseen,
+        }
     }
 }
 
 /// The prefixes of the longest value read, if the key is only ever appended to.
-fn longest_read(history: &[(&Op, Option<&Reply>)]) -> (Option<HashMap<u64, Digest>>, u64) {
-    let only_appends =
-        history.iter().all(|(op, _)| op.is_read_only() || matches!(op, Op::Append(_)));
+fn longest_read(history: &[(&Op, Option<&Reply>)]) -> (Option<Hashed<u64, Digest>>, u64) {
+    let only_appends = history
+        .iter()
+        .all(|(op, _)| op.is_read_only() || matches!(op, Op::Append(_)));
     let longest = history
         .iter()
         .filter_map(|(op, reply)| match (op, reply) {
@@ -191,8 +225,10 @@ fn longest_read(history: &[(&Op, Option<&Reply>)]) -> (Option<HashMap<u64, Diges
             _ => None,
         })
         .max_by_key(|text| text.len());
-    let Some(text) = longest.filter(|_| only_appends) else { return (None, 0) };
-    let mut prefixes = HashMap::with_capacity(text.len() + 1);
+    let Some(text) = longest.filter(|_| only_appends) else {
+        return (None, 0);
+    };
+    let mut prefixes = Hashed::default();
     let mut digest = Digest::EMPTY;
     prefixes.insert(0, digest);
     for byte in text {
@@ -204,7 +240,7 @@ fn longest_read(history: &[(&Op, Option<&Reply>)]) -> (Option<HashMap<u64, Diges
 
 /// Whether all values written differ, and pieces that are appended can be told apart again.
 fn have_unique_values(history: &[(&Op, Option<&Reply>)]) -> bool {
-    let mut values = HashSet::new();
+    let mut values = BTreeSet::new();
     let appends = history.iter().any(|(op, _)| matches!(op, Op::Append(_)));
     history.iter().all(|(op, _)| match op {
         Op::Set(v) | Op::GetSet(v) | Op::SetNx(v) | Op::SetNxGet(v) | Op::Append(v) => {
@@ -221,8 +257,8 @@ fn have_unique_values(history: &[(&Op, Option<&Reply>)]) -> bool {
 fn witnesses(
     history: &[(&Op, Option<&Reply>)],
     ops: &[(Action, Option<Observed>)],
-) -> HashMap<Value, Vec<usize>> {
-    let mut witnesses: HashMap<Value, Vec<usize>> = HashMap::new();
+) -> Hashed<Value, Vec<usize>> {
+    let mut witnesses: Hashed<Value, Vec<usize>> = Hashed::default();
     let grows = history.iter().all(|(op, _)| match op {
         Op::IncrBy(n) => *n > 0,
         op => op.is_read_only(),
@@ -348,7 +384,9 @@ impl Model for StringModel {
     }
 
     fn plausible(&self, state: &Value) -> bool {
-        let (Some(prefixes), Value::Text(digest)) = (&self.longest, state) else { return true };
+        let (Some(prefixes), Value::Text(digest)) = (&self.longest, state) else {
+            return true;
+        };
         digest.length > self.longest_length || prefixes.get(&digest.length) == Some(digest)
     }
 }

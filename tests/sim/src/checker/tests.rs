@@ -15,11 +15,21 @@ fn text(text: &str) -> Bytes {
 }
 
 fn op(call: u64, end: u64, op: Op, reply: Reply) -> Record {
-    Record { client: 0, op, call, outcome: Outcome::Replied { at: end, reply } }
+    Record {
+        client: 0,
+        op,
+        call,
+        outcome: Outcome::Replied { at: end, reply },
+    }
 }
 
 fn unknown(call: u64, op: Op) -> Record {
-    Record { client: 0, op, call, outcome: Outcome::Unknown }
+    Record {
+        client: 0,
+        op,
+        call,
+        outcome: Outcome::Unknown,
+    }
 }
 
 fn is_linearizable(records: &[Record]) -> bool {
@@ -49,7 +59,10 @@ fn redis(op: &Op, old: Option<&str>) -> (Reply, Option<String>) {
         Op::GetDel => (found, None),
         Op::IncrBy(n) => match old.unwrap_or("0").parse::<i64>() {
             Ok(base) => (Reply::Int(base + n), Some((base + n).to_string())),
-            Err(_) => (Reply::Error("ERR value is not an integer or out of range".into()), keep),
+            Err(_) => (
+                Reply::Error("ERR value is not an integer or out of range".into()),
+                keep,
+            ),
         },
         Op::Append(v) => {
             let new = keep.unwrap_or_default() + std::str::from_utf8(v).unwrap();
@@ -70,8 +83,9 @@ fn oracle(records: &[Record]) -> bool {
             return true;
         }
         (0..records.len()).filter(|i| open(*i)).any(|i| {
-            let blocked = (0..records.len())
-                .any(|j| j != i && open(j) && ends(&records[j]).is_some_and(|e| e < records[i].call));
+            let blocked = (0..records.len()).any(|j| {
+                j != i && open(j) && ends(&records[j]).is_some_and(|e| e < records[i].call)
+            });
             if blocked {
                 return false;
             }
@@ -87,8 +101,11 @@ fn oracle(records: &[Record]) -> bool {
             fits && search(records, done | 1 << i, next.as_deref())
         })
     }
-    let records: Vec<Record> =
-        records.iter().filter(|r| r.outcome != Outcome::NotExecuted).cloned().collect();
+    let records: Vec<Record> = records
+        .iter()
+        .filter(|r| r.outcome != Outcome::NotExecuted)
+        .cloned()
+        .collect();
     search(&records, 0, None)
 }
 
@@ -121,9 +138,20 @@ fn true_history(
         if !lost {
             state = next;
         }
-        let outcome =
-            if hidden { Outcome::Unknown } else { Outcome::Replied { at: end * 64 + 1, reply } };
-        records.push(Record { client: client as u32, op, call: call * 64, outcome });
+        let outcome = if hidden {
+            Outcome::Unknown
+        } else {
+            Outcome::Replied {
+                at: end * 64 + 1,
+                reply,
+            }
+        };
+        records.push(Record {
+            client: client as u32,
+            op,
+            call: call * 64,
+            outcome,
+        });
     }
     // As a run does: a read of each key when all is over.
     let over = free_at.iter().max().unwrap() * 64 + 100;
@@ -132,7 +160,10 @@ fn true_history(
         client: clients as u32,
         op: Op::Get,
         call: over,
-        outcome: Outcome::Replied { at: over + 1, reply },
+        outcome: Outcome::Replied {
+            at: over + 1,
+            reply,
+        },
     });
     records
 }
@@ -155,7 +186,11 @@ fn any_op(rng: &mut SmallRng, n: usize) -> Op {
 }
 
 fn counter_op(rng: &mut SmallRng, _: usize) -> Op {
-    if rng.random_bool(0.3) { Op::Get } else { Op::IncrBy(1) }
+    if rng.random_bool(0.3) {
+        Op::Get
+    } else {
+        Op::IncrBy(1)
+    }
 }
 
 fn append_op(rng: &mut SmallRng, n: usize) -> Op {
@@ -181,7 +216,11 @@ fn cas_op(rng: &mut SmallRng, n: usize) -> Op {
 }
 
 fn register_op(rng: &mut SmallRng, n: usize) -> Op {
-    if rng.random_bool(0.5) { Op::Get } else { Op::Set(text(&format!("v{n}"))) }
+    if rng.random_bool(0.5) {
+        Op::Get
+    } else {
+        Op::Set(text(&format!("v{n}")))
+    }
 }
 
 #[test]
@@ -198,7 +237,8 @@ fn agrees_with_the_oracle_on_small_histories() {
             let (a, b) = (rng.random_range(0..length), rng.random_range(0..length));
             let reply = match &records[a].outcome {
                 Outcome::Replied { reply, .. } => reply.clone(),
-                _ => [Reply::Nil, Reply::Ok, Reply::Int(1), bulk("v0;")][rng.random_range(0..4)].clone(),
+                _ => [Reply::Nil, Reply::Ok, Reply::Int(1), bulk("v0;")][rng.random_range(0..4)]
+                    .clone(),
             };
             if let Outcome::Replied { at, .. } = records[b].outcome {
                 records[b].outcome = Outcome::Replied { at, reply };
@@ -206,9 +246,16 @@ fn agrees_with_the_oracle_on_small_histories() {
         }
         let want = oracle(&records);
         verdicts[usize::from(want)] += 1;
-        assert_eq!(is_linearizable(&records), want, "round {round}: {records:#?}");
+        assert_eq!(
+            is_linearizable(&records),
+            want,
+            "round {round}: {records:#?}"
+        );
     }
-    assert!(verdicts.iter().all(|n| *n > 10_000), "one-sided test: {verdicts:?}");
+    assert!(
+        verdicts.iter().all(|n| *n > 10_000),
+        "one-sided test: {verdicts:?}"
+    );
 }
 
 #[test]
@@ -303,8 +350,14 @@ fn planted_anomalies_are_found() {
         ),
         (
             "appended twice (a re-proposal)",
-            vec![op(1, 2, append("a;"), Reply::Int(2)), op(3, 4, Op::Get, bulk("a;a;"))],
-            vec![op(1, 2, append("a;"), Reply::Int(2)), op(3, 4, Op::Get, bulk("a;"))],
+            vec![
+                op(1, 2, append("a;"), Reply::Int(2)),
+                op(3, 4, Op::Get, bulk("a;a;")),
+            ],
+            vec![
+                op(1, 2, append("a;"), Reply::Int(2)),
+                op(3, 4, Op::Get, bulk("a;")),
+            ],
         ),
         (
             "dirty read: seen once, then never again",
@@ -322,18 +375,34 @@ fn planted_anomalies_are_found() {
         (
             "aborted read: the store said that it had done nothing",
             vec![
-                Record { client: 1, op: set("a"), call: 1, outcome: Outcome::NotExecuted },
+                Record {
+                    client: 1,
+                    op: set("a"),
+                    call: 1,
+                    outcome: Outcome::NotExecuted,
+                },
                 op(2, 3, Op::Get, bulk("a")),
             ],
             vec![
-                Record { client: 1, op: set("a"), call: 1, outcome: Outcome::NotExecuted },
+                Record {
+                    client: 1,
+                    op: set("a"),
+                    call: 1,
+                    outcome: Outcome::NotExecuted,
+                },
                 op(2, 3, Op::Get, Reply::Nil),
             ],
         ),
         (
             "SET NX refused by a write that never was",
-            vec![op(1, 2, Op::SetNx(text("b")), Reply::Nil), op(3, 4, Op::Get, Reply::Nil)],
-            vec![op(1, 2, Op::SetNx(text("b")), Reply::Ok), op(3, 4, Op::Get, bulk("b"))],
+            vec![
+                op(1, 2, Op::SetNx(text("b")), Reply::Nil),
+                op(3, 4, Op::Get, Reply::Nil),
+            ],
+            vec![
+                op(1, 2, Op::SetNx(text("b")), Reply::Ok),
+                op(3, 4, Op::Get, bulk("b")),
+            ],
         ),
         (
             "two SET NX that both win",
@@ -402,7 +471,10 @@ fn planted_anomalies_are_found() {
         assert!(!is_linearizable(&bad), "{name}: not found");
         assert!(!oracle(&bad), "{name}: the oracle disagrees");
         assert!(is_linearizable(&good), "{name}: false alarm");
-        assert!(oracle(&good), "{name}: the oracle sees a violation in the repaired history");
+        assert!(
+            oracle(&good),
+            "{name}: the oracle sees a violation in the repaired history"
+        );
     }
 }
 
@@ -419,8 +491,12 @@ fn one_wrong_reply_in_a_long_history_is_found() {
             .collect();
         let late = reads[rng.random_range(reads.len() / 2..reads.len())];
         let early = reads[rng.random_range(0..reads.len() / 4)];
-        let Outcome::Replied { reply, .. } = records[early].outcome.clone() else { unreachable!() };
-        let Outcome::Replied { at, .. } = records[late].outcome else { unreachable!() };
+        let Outcome::Replied { reply, .. } = records[early].outcome.clone() else {
+            unreachable!()
+        };
+        let Outcome::Replied { at, .. } = records[late].outcome else {
+            unreachable!()
+        };
         records[late].outcome = Outcome::Replied { at, reply };
         found += usize::from(!is_linearizable(&records));
     }
@@ -429,11 +505,15 @@ fn one_wrong_reply_in_a_long_history_is_found() {
 
 #[test]
 fn the_budget_yields_undecided() {
-    let mut records: Vec<Record> =
-        (0..40).map(|n| unknown(n, Op::Append(text(&format!("{};", n % 7))))).collect();
+    let mut records: Vec<Record> = (0..40)
+        .map(|n| unknown(n, Op::Append(text(&format!("{};", n % 7)))))
+        .collect();
     // No value is ever read, so nothing but the budget bounds the orders of appends.
     records.push(op(100, 101, Op::Strlen, Reply::Int(41)));
-    assert!(matches!(check_key(&records, 10_000), Verdict::Undecided { .. }));
+    assert!(matches!(
+        check_key(&records, 10_000),
+        Verdict::Undecided { .. }
+    ));
     let mut history = History::default();
     for r in &records {
         let id = history.begin(0, &text("k"), r.op.clone(), r.call);
@@ -459,7 +539,11 @@ fn a_report_names_the_operation_that_fits_nowhere() {
     }
     let failures = check(&history, BUDGET);
     assert_eq!(failures.len(), 1);
-    assert!(failures[0].description.contains("client 9 Get"), "{}", failures[0].description);
+    assert!(
+        failures[0].description.contains("client 9 Get"),
+        "{}",
+        failures[0].description
+    );
 }
 
 /// What a long run costs, in steps of the model, which is what its time is proportional to.
@@ -478,12 +562,10 @@ fn long_histories_cost_little() {
             // All operations mixed on one key leave too many traces of an unknown one open.
             let length = if name == "everything" { 1_500 } else { 10_000 };
             let records = true_history(&mut rng, length, 8, unknown_share, draw);
-            let started = std::time::Instant::now();
             let verdict = check_key(&records, 50_000_000);
             let Verdict::Linearizable { configurations } = verdict else {
                 panic!("{name} with {unknown_share} unknown: {verdict:?}")
             };
-            println!("{name:12} {unknown_share:5}: {configurations:9} steps, {:?}", started.elapsed());
             costs.push(((name, unknown_share), configurations));
         }
     }

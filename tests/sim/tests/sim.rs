@@ -1,0 +1,154 @@
+//! What each CI run simulates. More, by hand: `cargo run --release -p rangekv-sim -- --seeds 5000`.
+//!
+//! A seed that fails prints the command that does it again.
+
+use rangekv_sim::run::{run, Report, Run};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+
+/// Runs `seeds` on all cores; the reports, by seed.
+fn run_all(seeds: std::ops::Range<u64>, one: impl Fn(u64) -> Report + Sync) -> Vec<(u64, Report)> {
+    let next = AtomicU64::new(seeds.start);
+    let reports = Mutex::new(Vec::new());
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| loop {
+                let seed = next.fetch_add(1, Ordering::Relaxed);
+                if seed >= seeds.end {
+                    return;
+                }
+                let report = one(seed);
+                reports.lock().unwrap().push((seed, report));
+            });
+        }
+    });
+    let mut reports = reports.into_inner().unwrap();
+    reports.sort_by_key(|(seed, _)| *seed);
+    reports
+}
+
+#[test]
+fn three_hundred_seeds() {
+    let reports = run_all(1..301, |seed| run(&Run::of(seed)));
+    let failed: Vec<String> = reports
+        .iter()
+        .filter_map(|(seed, r)| {
+            Some(format!(
+                "{}: {}",
+                Run::of(*seed).command(),
+                r.failure.as_ref()?
+            ))
+        })
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} seeds failed\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
+
+    // A run in which nothing happens proves nothing.
+    let sum = |f: fn(&Report) -> u64| reports.iter().map(|(_, r)| f(r)).sum::<u64>();
+    for (what, count, least) in [
+        (
+            "operations with a reply",
+            sum(|r| r.operations.0 as u64),
+            100_000,
+        ),
+        (
+            "operations of unknown outcome",
+            sum(|r| r.operations.1 as u64),
+            500,
+        ),
+        ("elections", sum(|r| r.elections.0), 2_000),
+        (
+            "entries compared between replicas",
+            sum(|r| r.elections.1),
+            50_000,
+        ),
+        (
+            "reads without the worker",
+            sum(|r| r.counts.local_reads),
+            10_000,
+        ),
+        (
+            "reads that were not valid after all",
+            sum(|r| r.counts.invalid_reads),
+            50,
+        ),
+        ("crashes", sum(|r| r.counts.crashes), 400),
+        (
+            "log writes lost in power cuts",
+            sum(|r| r.counts.lost_writes),
+            10,
+        ),
+        ("partitions", sum(|r| r.counts.partitions), 200),
+        ("pauses", sum(|r| r.counts.pauses), 400),
+        ("splits", sum(|r| r.counts.splits), 100),
+        ("transfers", sum(|r| r.counts.transfers), 500),
+        ("membership changes", sum(|r| r.counts.member_changes), 500),
+        ("snapshots", sum(|r| r.counts.snapshots), 200),
+    ] {
+        println!("{count:9} {what}");
+        assert!(count >= least, "{count} {what}, expected at least {least}");
+    }
+}
+
+#[test]
+fn a_seed_does_the_same_each_time() {
+    let once = |seed| run(&Run::of(seed));
+    let (first, second) = (run_all(1..11, once), run_all(1..11, once));
+    for ((seed, a), (_, b)) in first.iter().zip(&second) {
+        assert_eq!(a.event_hash, b.event_hash, "seed {seed}");
+        assert_eq!(a.counts.events, b.counts.events, "seed {seed}");
+    }
+    assert_ne!(
+        first[0].1.event_hash, first[1].1.event_hash,
+        "the hash says nothing"
+    );
+}
+
+#[cfg(feature = "planted-bugs")]
+mod planted {
+    use super::*;
+    use rangekv_store::bugs::{set, Bug};
+
+    /// The first of 1,000 seeds that finds `bug`.
+    fn found_by(bug: Bug) -> Option<(u64, String)> {
+        let found = AtomicU64::new(u64::MAX);
+        let reports = run_all(1..1_001, |seed| {
+            if found.load(Ordering::Relaxed) < seed {
+                return Report::default();
+            }
+            set(Some(bug));
+            let report = run(&Run::of(seed));
+            set(None);
+            if report.failure.is_some() {
+                found.fetch_min(seed, Ordering::Relaxed);
+            }
+            report
+        });
+        reports
+            .into_iter()
+            .find_map(|(seed, r)| Some((seed, r.failure?)))
+    }
+
+    #[test]
+    fn each_is_found_within_a_thousand_seeds() {
+        let mut missed = Vec::new();
+        for bug in Bug::ALL {
+            match found_by(bug) {
+                Some((seed, how)) => {
+                    println!(
+                        "{:28} seed {seed:4}: {}",
+                        bug.name(),
+                        how.lines().next().unwrap_or_default()
+                    );
+                }
+                None => missed.push(bug.name()),
+            }
+        }
+        assert!(missed.is_empty(), "not found: {}", missed.join(", "));
+    }
+}

@@ -55,8 +55,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// Further environment of the process, such as libraries to preload.
     pub environment: Vec<(&'static str, OsString)>,
-    /// `--bootstrap` and its members, for the node that makes the cluster.
-    pub bootstrap: Vec<String>,
+    /// How it finds its cluster: `--bootstrap` and its members, for the node that makes it.
+    pub flags: Vec<String>,
     /// Started without a name, it makes a cluster of its own.
     pub single: bool,
     log: PathBuf,
@@ -74,7 +74,7 @@ impl Cluster {
             .map(|node| format!("{}={}", node.name, node.grpc))
             .collect();
         if let Some(first) = nodes.first_mut() {
-            first.bootstrap = vec![
+            first.flags = vec![
                 "--bootstrap".into(),
                 "--bootstrap-members".into(),
                 members.join(","),
@@ -135,7 +135,7 @@ impl Node {
             http,
             data_dir: root.join(&name).join("data"),
             environment: Vec::new(),
-            bootstrap: Vec::new(),
+            flags: Vec::new(),
             single: false,
             log: root.join(format!("{name}.log")),
             name,
@@ -158,7 +158,7 @@ impl Node {
             arguments.extend([flag.into(), value.into()]);
         }
         arguments.extend(["--data-dir".into(), self.data_dir.clone().into()]);
-        arguments.extend(self.bootstrap.iter().map(Into::into));
+        arguments.extend(self.flags.iter().map(Into::into));
         arguments
     }
 

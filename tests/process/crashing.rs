@@ -1,7 +1,7 @@
 //! Nodes are killed with SIGKILL, some or all of them, and come back.
 
 use crate::cluster::{until, Cluster, PATIENCE};
-use crate::operator::leader_of;
+use crate::operator::{ask, leader_of};
 use crate::resp::{describe, Reply};
 use crate::starting::REFUSAL_MAX;
 use crate::writers::Writers;
@@ -138,9 +138,9 @@ fn without_a_quorum_commands_fail_and_a_third_node_brings_it_back() {
 }
 
 /// ACCEPTANCE E13: a node that has lost its directory has lost its votes, and says so instead
-/// of voting again.
+/// of voting again; removed and joined anew, it is welcome.
 #[test]
-fn a_wiped_node_is_refused() {
+fn a_wiped_node_is_refused_until_it_is_replaced() {
     let mut cluster = Cluster::serving(5);
     let writers = Writers::start("wiped", 3, &cluster.doors());
     writers.wait_for(50, PATIENCE);
@@ -180,10 +180,25 @@ fn a_wiped_node_is_refused() {
             describe(&set)
         );
     }
-    cluster.nodes[2].start();
-    let four = &cluster.doors()[..3];
-    for node in [0, 1, 2] {
+    for node in [2, 3] {
+        cluster.nodes[node].start();
+    }
+    for node in 0..4 {
         cluster.nodes[node].wait_until_serving();
     }
-    ledger.verify(four);
+    ledger.verify(&cluster.doors()[..4]);
+
+    // What the message says to do.
+    drop(process);
+    until("n5 is removed", || {
+        ask(&cluster, &["store", "remove", "n5"])
+    });
+    let others: Vec<String> = cluster.nodes[..4]
+        .iter()
+        .map(|node| node.grpc.to_string())
+        .collect();
+    cluster.nodes[4].flags = vec!["--join".into(), others.join(",")];
+    cluster.nodes[4].start();
+    cluster.wait_until_serving();
+    ledger.verify(&cluster.doors());
 }

@@ -1,8 +1,8 @@
 //! Clusters of real processes on this machine, which are killed, paused, cut off their power
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
-//! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`power`],
-//! [`clocks`]. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
+//! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
+//! [`power`], [`clocks`]. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
 //! them as an operator does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a
 //! [`ledger`], and [`stale`] looks for reads that are too old.
 //!
@@ -15,6 +15,8 @@ mod starting;
 mod crashing;
 
 mod pausing;
+
+mod reshaping;
 
 mod power;
 

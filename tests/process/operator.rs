@@ -3,6 +3,7 @@
 use crate::cluster::{rangekv, until, Cluster};
 use rangekv_model::redis::keys;
 use serde_json::Value;
+use std::process::Command;
 
 /// Index of the node whose store leads the range of the Redis key `key`, once there is one.
 pub fn leader_of(cluster: &Cluster, key: &str) -> usize {
@@ -32,14 +33,22 @@ pub fn leader_of(cluster: &Cluster, key: &str) -> usize {
 
 /// What any node says to `rangekv ctl --json …`.
 pub fn ask(cluster: &Cluster, words: &[&str]) -> Result<Value, String> {
-    let endpoints: Vec<String> = cluster.nodes.iter().map(|n| n.grpc.to_string()).collect();
-    let output = rangekv()
-        .args(["ctl", "--json", "--endpoints", &endpoints.join(",")])
-        .args(words)
+    let output = command(cluster, words)
         .output()
         .map_err(|e| e.to_string())?;
     match output.status.success() {
         true => serde_json::from_slice(&output.stdout).map_err(|e| e.to_string()),
         false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
     }
+}
+
+/// `rangekv ctl --json …`, to be run.
+pub fn command(cluster: &Cluster, words: &[&str]) -> Command {
+    let endpoints: Vec<String> = cluster.nodes.iter().map(|n| n.grpc.to_string()).collect();
+    let mut command = rangekv();
+    command
+        .args(["ctl", "--json", "--timeout", "3s"])
+        .args(["--endpoints", &endpoints.join(",")])
+        .args(words);
+    command
 }

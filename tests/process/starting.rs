@@ -4,6 +4,8 @@ use crate::cluster::{rangekv, until, Cluster, PATIENCE, STOP_MAX};
 use crate::process::{children, Process};
 use crate::resp::{describe, Door, Reply};
 use crate::writers::Writers;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -130,11 +132,31 @@ fn a_node_started_alone_waits_and_never_leads() {
     );
 }
 
+/// Whatever step of its making each of them dies in.
+#[test]
+fn a_cluster_is_made_though_its_members_are_killed() {
+    for seed in 0..3 {
+        let mut random = SmallRng::seed_from_u64(seed);
+        let mut cluster = Cluster::new(5);
+        cluster.start_all();
+        for _ in 0..25 {
+            std::thread::sleep(Duration::from_millis(random.random_range(0..100)));
+            let victim = &mut cluster.nodes[random.random_range(0..5)];
+            victim.kill();
+            victim.start();
+        }
+        cluster.wait_until_serving();
+        let writers = Writers::start("made", 2, &cluster.doors());
+        writers.wait_for(50, PATIENCE);
+        writers.finish().verify(&cluster.doors());
+    }
+}
+
 /// `rangekv start` for one: stopped, killed, and started again with the same command line.
 #[test]
 fn a_single_node_keeps_its_data() {
     let mut cluster = Cluster::new(1);
-    cluster.nodes[0].bootstrap.clear();
+    cluster.nodes[0].flags.clear();
     cluster.nodes[0].single = true;
     cluster.start_all();
     cluster.wait_until_serving();

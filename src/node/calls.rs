@@ -13,8 +13,8 @@ use rangekv_pd::state::encode;
 use rangekv_proto::internal as pb;
 use rangekv_proto::internal::{admin_command, placement_command, AdminCommand, PlacementReply};
 use rangekv_proto::{
-    Body, EvaluatorId, RangeDescriptor, RangeId, Request, RequestError, Response, StoreId,
-    PLACEMENT_RANGE,
+    Body, EvaluatorId, LeaderHint, RangeDescriptor, RangeId, Request, RequestError, Response,
+    StoreId, PLACEMENT_RANGE,
 };
 use rangekv_router::cache::{Asked, Route, SharedCache};
 use rangekv_router::retry::{Action, Attempt, DoorError, Policy};
@@ -48,7 +48,7 @@ pub enum Target<'a> {
 struct Where {
     range: RangeId,
     version: u64,
-    leader: Option<(StoreId, u64)>,
+    leader: Option<LeaderHint>,
     /// Whom to ask in turn if the leader is unknown.
     others: Vec<StoreId>,
 }
@@ -145,62 +145,32 @@ impl Calls {
             ..Policy::default()
         };
         let deadline_ms = now_ms() + within.as_millis() as u64;
-        let mut told: Option<(StoreId, u64)> = None;
+        let mut told = None;
         let mut at_once = 0;
         for tries in 1.. {
-            let attempt_failed = match self.locate(target) {
-                None => {
-                    let why = format!("no route to {target:?} is known");
-                    Err((RequestError::Unavailable(why), None))
-                }
-                Some(place) => {
-                    // Every other try goes round: a leader that doesn't answer may be none.
-                    let leader = told.take().or(place.leader.filter(|_| tries % 2 == 1));
-                    let turn = || place.others.get(tries as usize % place.others.len().max(1));
-                    let Some((store, term)) = leader.or_else(|| turn().map(|store| (*store, 0)))
-                    else {
-                        return Err(DoorError::Unavailable("no store is known".into()));
-                    };
-                    let request = Request {
-                        range: place.range,
-                        version: place.version,
-                        term: 0,
-                        body: body.clone(),
-                    };
-                    let asked = Asked {
-                        range: place.range,
-                        version: place.version,
-                        store,
-                        term,
-                    };
-                    let response = self.ask(store, request).await;
-                    response.map_err(|error| (error, Some(asked)))
-                }
+            let asked = self.choose(target, tries, told);
+            let response = match asked {
+                Some(asked) => self.ask(asked.store, request(asked, &body)).await,
+                None => Err(RequestError::Unavailable(format!(
+                    "no route to {target:?} is known"
+                ))),
             };
-            let (error, asked) = match attempt_failed {
+            let error = match response {
                 Ok(reply) => return Ok(reply),
-                Err(failed) => failed,
+                Err(error) => error,
             };
-            if let RequestError::NotLeader {
-                leader: Some(hint), ..
-            } = &error
-            {
-                told = Some((hint.store, hint.term)).filter(|_| tries % 4 != 0);
-            }
-            let asked = asked.unwrap_or(Asked {
-                range: RangeId(0),
-                version: 0,
-                store: StoreId(0),
-                term: 0,
-            });
+            told = match &error {
+                RequestError::NotLeader { leader, .. } => *leader,
+                _ => None,
+            };
             let attempt = Attempt {
                 now_ms: now_ms(),
                 deadline_ms,
                 tries,
                 at_once,
                 read_only: repeatable,
-                asked,
-                news: self.cache.on_error(&asked, &error),
+                asked: asked.unwrap_or(NOBODY),
+                news: asked.is_some_and(|asked| self.cache.on_error(&asked, &error)),
             };
             match policy.next(&error, &attempt) {
                 Action::GiveUp(error) => return Err(error),
@@ -214,6 +184,23 @@ impl Calls {
         unreachable!("the policy gives up at the deadline")
     }
 
+    /// Whom to ask: the leader by the cache, or the one just named, or everyone in turn. The
+    /// cache forgets a leader that does not answer as one.
+    fn choose(&self, target: Target<'_>, tries: u32, told: Option<LeaderHint>) -> Option<Asked> {
+        let place = self.locate(target)?;
+        let turn = || place.others.get(tries as usize % place.others.len().max(1));
+        let (store, term) = match place.leader.or(told) {
+            Some(hint) => (hint.store, hint.term),
+            None => (*turn()?, 0),
+        };
+        Some(Asked {
+            range: place.range,
+            version: place.version,
+            store,
+            term,
+        })
+    }
+
     fn locate(&self, target: Target<'_>) -> Option<Where> {
         if let Some(route) = self.route(target) {
             let RangeDescriptor {
@@ -225,7 +212,7 @@ impl Calls {
             return Some(Where {
                 range: *id,
                 version: epoch.version,
-                leader: route.leader.map(|hint| (hint.store, hint.term)),
+                leader: route.leader,
                 others: replicas.iter().map(|r| r.store).collect(),
             });
         }
@@ -236,6 +223,24 @@ impl Calls {
             leader: None,
             others: self.book.all().into_keys().collect(),
         })
+    }
+}
+
+/// Stands for "no one was asked" in an [`Attempt`].
+const NOBODY: Asked = Asked {
+    range: RangeId(0),
+    version: 0,
+    store: StoreId(0),
+    term: 0,
+};
+
+/// In any term: nothing here depends on the order of calls.
+fn request(asked: Asked, body: &Body) -> Request {
+    Request {
+        range: asked.range,
+        version: asked.version,
+        term: 0,
+        body: body.clone(),
     }
 }
 

@@ -59,6 +59,8 @@ pub struct Heartbeats {
     pub started: Instant,
 }
 
+type AllFigures = BTreeMap<RangeId, Figures>;
+
 /// Figures of one led range, between heartbeats.
 #[derive(Clone, Copy, Default)]
 struct Figures {
@@ -73,8 +75,8 @@ struct Figures {
 
 impl Heartbeats {
     /// Runs until the process ends.
-    pub async fn run(self: Arc<Self>) {
-        let mut figures: BTreeMap<RangeId, Figures> = BTreeMap::new();
+    pub async fn run(self: Arc<Self>) -> anyhow::Result<()> {
+        let mut figures = AllFigures::new();
         let mut generation = None;
         loop {
             let now = self.stores.shared.routes_generation();
@@ -85,7 +87,8 @@ impl Heartbeats {
             }
             let registered = self.registered.load(Ordering::Relaxed);
             if registered && self.state.lock().due(now_ms()) {
-                let vitals = self.vitals(&mut figures);
+                let vitals;
+                (vitals, figures) = self.clone().gather(figures).await?;
                 let (ticket, heartbeat) = self.state.lock().build(now_ms(), vitals);
                 let heartbeat = heartbeat.encode_to_vec().into();
                 let this = self.clone();
@@ -123,8 +126,10 @@ impl Heartbeats {
     }
 
     fn learn(&self, news: News, stores: &[StoreRecord]) {
-        self.cache
-            .apply_routes(news.routes.into_iter().map(|r| (r.range, r.leader)));
+        if !news.routes.is_empty() {
+            let routes = news.routes.into_iter().map(|r| (r.range, r.leader));
+            self.cache.apply_routes(routes);
+        }
         if let Err(e) = learn_stores(&self.book, stores) {
             tracing::error!(error = %e, "the addresses of the stores can't be kept");
         }
@@ -152,7 +157,16 @@ impl Heartbeats {
         });
     }
 
-    fn vitals(&self, figures: &mut BTreeMap<RangeId, Figures>) -> Vitals {
+    /// Sizes are found by reading: not on a thread that serves connections.
+    async fn gather(
+        self: Arc<Self>,
+        mut figures: AllFigures,
+    ) -> anyhow::Result<(Vitals, AllFigures)> {
+        let gather = move || (self.vitals(&mut figures), figures);
+        Ok(tokio::task::spawn_blocking(gather).await?)
+    }
+
+    fn vitals(&self, figures: &mut AllFigures) -> Vitals {
         let me = self.stores.me;
         let led: Vec<(RangeDescriptor, u64)> = self
             .stores

@@ -4,7 +4,8 @@
 //! how it gets there ([`bootstrap`], [`join`]); the worker's thread ([`mailbox`], [`driver`],
 //! [`watchdog`]); streams between stores ([`transport`], [`service`]); snapshots
 //! ([`snapshots`], [`receive`]); the placement driver's two ends ([`heartbeat`],
-//! [`placement`]). [`process`] wires them together, [`entry`] gives it a runtime and signals.
+//! [`placement`]). [`prepare`] and
+//! [`process`] wire them together, [`entry`] gives it a runtime and signals.
 
 pub mod options;
 
@@ -45,6 +46,8 @@ pub mod stores;
 pub mod disk;
 pub mod entry;
 pub mod info;
+pub mod listen;
+pub mod prepare;
 pub mod process;
 pub mod running;
 pub mod sizes;

@@ -7,53 +7,36 @@
 
 use super::book::AddressBook;
 use super::bootstrap;
-use super::calls::Calls;
-use super::disk::DiskWatch;
-use super::driver::{self, Post};
 use super::grpc;
-use super::heartbeat::Heartbeats;
 use super::identity::DataDir;
 use super::info::NodeInfo;
 use super::join;
-use super::mailbox::{mailbox, Inbox, Limits};
-use super::options::{FirstStart, Listen, Member, Options};
-use super::placement::Placement;
-use super::receive::SnapshotReceiver;
+use super::listen::{advertised, bind, has_remote_members};
+use super::options::{FirstStart, Member, Options};
+use super::prepare::prepare;
 use super::running::Running;
 use super::seat::{Addresses, Seat};
 use super::service::Service;
-use super::snapshots::SnapshotSender;
-use super::storage::{self, Opened};
-use super::stores::NodeStores;
-use super::transport::Transport;
+use super::sizes;
 use super::waiting;
-use super::watchdog::{self, Pulse};
+use super::watchdog::Pulse;
 use anyhow::Context;
-use rangekv_pd::client::HeartbeatState;
-use rangekv_proto::StoreId;
-use rangekv_router::cache::SharedCache;
 use rangekv_router::server;
 use rangekv_router::session::{self, Door};
-use rangekv_store::event::{Event, SnapshotToSend};
-use rangekv_store::reader::LocalReader;
-use rangekv_store::wire::{self, Envelope};
+use rangekv_store::event::Event;
 use rangekv_store::worker::Worker;
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
-use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch, Notify};
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 use tonic_health::server::HealthReporter;
 use tonic_health::ServingStatus;
 
 /// Leaders have this long to move away before the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
-/// A new store waits so long for the others before it campaigns for its first ranges.
-const MEET_MAX: Duration = Duration::from_secs(1);
 
 /// Whether to stop, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,18 +108,16 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         unreachable!("a store starts once");
     }
     node.stores.transport.connect_all();
-    if prepared.is_new {
-        meet_others(&node).await;
-    }
-    let worker = prepared.start_worker()?;
+    let worker = prepared.start_worker().await?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
-    let redis = RedisDoor::open(redis_listener, &node);
-    background.spawn(forever(super::sizes::run(node.clone())));
+    let mut redis = RedisDoor::open(redis_listener, &node);
+    background.spawn(forever(sizes::run(node.clone())));
     announce(&node);
 
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         ended = background.join_next() => Err(failed(ended)),
+        broken = &mut redis.closed => Err(redis_broken(broken)),
     };
     if outcome.is_ok() {
         health_reports.abort();
@@ -186,39 +167,6 @@ async fn take_seat(seat: &Arc<Seat>, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A store with everything but its worker's thread.
-struct Prepared {
-    running: Arc<Running>,
-    worker: Worker,
-    inbox: Inbox,
-    post: StorePost,
-    /// It has made its first ranges just now.
-    is_new: bool,
-}
-
-impl Prepared {
-    fn start_worker(self) -> anyhow::Result<JoinHandle<Worker>> {
-        let pulse = self.running.pulse.clone();
-        let run = move || driver::run(self.worker, self.inbox, self.post, &pulse);
-        let thread = std::thread::Builder::new().name("worker".into()).spawn(run);
-        thread.context("the worker's thread")
-    }
-}
-
-/// Waits until streams to and from a majority are up, but not long: first elections that nobody
-/// hears of, or answers, would cost an election timeout.
-async fn meet_others(node: &Running) {
-    let me = node.identity.store_id();
-    let others: Vec<StoreId> = node.book.all().into_keys().filter(|s| *s != me).collect();
-    let began = Instant::now();
-    let is_met = |store: &&StoreId| node.stores.transport.has_met(**store);
-    while others.iter().filter(is_met).count() < others.len().div_ceil(2)
-        && began.elapsed() < MEET_MAX
-    {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 /// Tells the health service whether the worker moves.
 async fn report_health(health: HealthReporter, pulse: Arc<Pulse>) -> anyhow::Result<()> {
     loop {
@@ -231,144 +179,13 @@ async fn report_health(health: HealthReporter, pulse: Arc<Pulse>) -> anyhow::Res
     }
 }
 
-/// Opens the data and starts everything that a store with a seat has, save its worker.
-async fn prepare(
-    seat: &Arc<Seat>,
-    options: &Options,
-    book: &Arc<AddressBook>,
-    started: Instant,
-    background: &mut JoinSet<anyhow::Result<()>>,
-) -> anyhow::Result<Prepared> {
-    let opening = seat.clone();
-    let opened = tokio::task::spawn_blocking(move || storage::open(&opening)).await??;
-    let Opened {
-        worker,
-        engine,
-        shared,
-        evaluators,
-        is_new,
-    } = opened;
-    let identity = seat.identity().context("a store without a seat")?;
-    let me = identity.store_id();
-    let runtime = Handle::current();
-    let (mailbox, inbox) = mailbox(Limits::default());
-    let transport = Transport::new(
-        identity.clone(),
-        book.clone(),
-        mailbox.clone(),
-        runtime.clone(),
-    );
-    let placement = Placement::new(me, shared.clone(), mailbox.clone(), runtime.clone());
-    let routes_wanted = Arc::new(Notify::new());
-    let stores = Arc::new(NodeStores {
-        me,
-        mailbox: mailbox.clone(),
-        transport: transport.clone(),
-        reader: LocalReader::new(shared.clone(), engine.clone(), evaluators),
-        shared: shared.clone(),
-        placement: placement.clone(),
-        routes_wanted: routes_wanted.clone(),
-    });
-    let cache = Arc::new(SharedCache::new());
-    let calls = Calls::new(stores.clone(), cache.clone(), book.clone());
-    let disk = DiskWatch::new(seat.path()).context("the free space of the disk")?;
-    let (rejected, rejections) = mpsc::channel(1);
-    let heartbeats = Arc::new(Heartbeats {
-        stores: stores.clone(),
-        calls: calls.clone(),
-        cache: cache.clone(),
-        book: book.clone(),
-        engine: engine.clone(),
-        disk: disk.clone(),
-        routes_wanted,
-        rejected,
-        registered: AtomicBool::new(false),
-        state: HeartbeatState::new(me, identity.incarnation).into(),
-        started,
-    });
-
-    let pulse = Arc::new(Pulse::default());
-    watchdog::spawn(pulse.clone(), options.stuck_max).context("the watchdog's thread")?;
-    let post = StorePost {
-        transport: transport.clone(),
-        snapshots: SnapshotSender::spawn(
-            options.snapshots_max,
-            options.snapshot_bytes_per_second,
-            identity.clone(),
-            book.clone(),
-            mailbox.clone(),
-            runtime,
-        )
-        .context("the snapshot threads")?,
-    };
-    background.spawn(keep_registered(
-        heartbeats.clone(),
-        seat.clone(),
-        rejections,
-    ));
-    background.spawn(forever(heartbeats.clone().run()));
-    background.spawn(forever(
-        disk.clone()
-            .run(mailbox.clone(), options.disk_reserve_bytes),
-    ));
-    let seating = seat.clone();
-    background.spawn(async move {
-        bootstrap::seat_members(seating).await?;
-        std::future::pending().await
-    });
-    let snapshots = SnapshotReceiver::new(engine.clone(), mailbox.clone(), options.snapshots_max);
-    let running = Running {
-        identity,
-        seat: seat.clone(),
-        mailbox,
-        shared,
-        engine,
-        stores,
-        cache,
-        book: book.clone(),
-        calls,
-        placement,
-        heartbeats,
-        snapshots,
-        pulse,
-        started,
-    };
-    Ok(Prepared {
-        running: Arc::new(running),
-        worker,
-        inbox,
-        post,
-        is_new,
-    })
-}
-
-/// Registers, and again whenever the placement driver says that it does not know this store.
-async fn keep_registered(
-    heartbeats: Arc<Heartbeats>,
-    seat: Arc<Seat>,
-    mut rejections: mpsc::Receiver<String>,
-) -> anyhow::Result<()> {
-    loop {
-        join::register(&heartbeats.calls, &seat)
-            .await
-            .map_err(|why| anyhow::anyhow!("the cluster refuses this store: {why}"))?;
-        heartbeats.registered.store(true, Ordering::Relaxed);
-        match rejections.recv().await {
-            Some(why) => {
-                tracing::warn!(why, "the placement driver rejects this store's heartbeats")
-            }
-            None => std::future::pending().await,
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn forever(task: impl Future<Output = ()>) -> anyhow::Result<()> {
+/// A task that ends when the process does.
+pub async fn forever(task: impl Future<Output = ()>) -> anyhow::Result<()> {
     task.await;
     std::future::pending().await
 }
 
-fn failed(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> anyhow::Error {
+fn failed(ended: Option<Result<anyhow::Result<()>, JoinError>>) -> anyhow::Error {
     match ended {
         Some(Ok(Err(error))) => error,
         Some(Err(panicked)) => panicked.into(),
@@ -376,20 +193,13 @@ fn failed(ended: Option<Result<anyhow::Result<()>, tokio::task::JoinError>>) -> 
     }
 }
 
-/// The worker's messages, to streams and snapshot threads.
-struct StorePost {
-    transport: Arc<Transport>,
-    snapshots: SnapshotSender,
-}
-
-impl Post for StorePost {
-    fn envelopes(&self, store: StoreId, envelopes: Vec<Envelope>) {
-        self.transport.send_raft(store, wire::encode(&envelopes));
-    }
-
-    fn snapshot(&self, snapshot: SnapshotToSend) {
-        self.snapshots.send(snapshot);
-    }
+fn redis_broken(ended: Result<std::io::Result<()>, JoinError>) -> anyhow::Error {
+    let cause = match ended {
+        Ok(Ok(())) => anyhow::anyhow!("closed by itself"),
+        Ok(Err(error)) => error.into(),
+        Err(panicked) => panicked.into(),
+    };
+    cause.context("the Redis port")
 }
 
 /// Redis's door, until told to close.
@@ -442,41 +252,6 @@ async fn end(node: &Arc<Running>, worker: JoinHandle<Worker>) -> anyhow::Result<
     anyhow::ensure!(ended.await?, "the worker's thread panicked");
     tracing::info!(node = node.identity.name, "stopped");
     Ok(())
-}
-
-async fn bind(what: &str, flag: &str, listen: &Listen) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(&listen.bind).await.with_context(|| {
-        format!(
-            "the {what} port {} can't be listened on: is another process using it? Choose another with {flag}",
-            listen.bind
-        )
-    })
-}
-
-fn advertised(listener: &TcpListener, listen: &Listen, remote: bool) -> anyhow::Result<String> {
-    Ok(listen.advertised(listener.local_addr()?.port(), remote)?)
-}
-
-/// Whether there are members on other machines, to whom this one's loopback means nothing.
-fn has_remote_members(options: &Options, data: &DataDir, book: &AddressBook) -> bool {
-    let known = book.all();
-    let mut addresses: Vec<&str> = known.values().map(|e| e.grpc.as_str()).collect();
-    if data.identity().is_none() {
-        match &options.first_start {
-            FirstStart::Bootstrap(members) => {
-                addresses.extend(members.iter().map(|m| m.address.as_str()));
-            }
-            FirstStart::Join(others) => addresses.extend(others.iter().map(String::as_str)),
-            FirstStart::Single | FirstStart::Wait => {}
-        }
-    }
-    addresses.iter().any(|a| !is_loopback(a))
-}
-
-fn is_loopback(address: &str) -> bool {
-    ["127.", "localhost:", "[::1]:"]
-        .iter()
-        .any(|own| address.starts_with(own))
 }
 
 fn announce(node: &Running) {

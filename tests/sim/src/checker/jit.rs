@@ -7,8 +7,8 @@
 //!
 //! What keeps the set of configurations small:
 //! - Operations that have returned are in every configuration and are not stored.
-//! - An operation that leaves the state as it is and whose reply fits is linearized at once:
-//!   whatever can follow can follow without it, too.
+//! - An operation whose reply says that it changed nothing is linearized as soon as its reply
+//!   fits: whatever can follow can follow without it, too.
 //! - An operation of unknown outcome need never take effect. So of two configurations with the
 //!   same state and the same obligations, the one that used fewer of them can do all that the
 //!   other can, and replaces it.
@@ -48,6 +48,9 @@ pub trait Model {
     /// Operations whose replies show that they found the object in `state`; only for states
     /// that, once left, never come back.
     fn witnesses(&self, state: &Self::State) -> &[usize];
+
+    /// Whether the reply of `op` shows that it changed nothing, wherever it took place.
+    fn changed_nothing(&self, op: usize) -> bool;
 
     /// Whether `op` is a write that overwrites whatever it finds, and says nothing about it.
     fn overwrites(&self, op: usize) -> bool;
@@ -330,7 +333,7 @@ impl<M: Model> Search<'_, M> {
         stack: &mut Vec<Configuration<M::State>>,
     ) {
         for &p in &self.pending {
-            if self.history[p].end.is_some() && c.must.binary_search(&p).is_err() {
+            if self.model.changed_nothing(p) && c.must.binary_search(&p).is_err() {
                 self.steps += 1;
                 if self.model.step(&c.state, p).as_ref() == Some(&c.state) {
                     c.must = with(&c.must, p);

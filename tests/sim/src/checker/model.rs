@@ -13,7 +13,7 @@ const PRIME: u64 = (1 << 61) - 1;
 const BASES: [u64; 2] = [0x0abc_de12_3456_789b, 0x1357_9bdf_0246_8ace];
 
 /// A text: length and hashes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest {
     length: u64,
     hashes: [u64; 2],
@@ -110,6 +110,8 @@ pub enum Value {
     Int(i64),
     /// Any other text.
     Text(Digest),
+    /// A text that no reply shows. Which one it is makes no difference.
+    Unseen,
 }
 
 impl std::fmt::Debug for Value {
@@ -118,6 +120,7 @@ impl std::fmt::Debug for Value {
             Value::Absent => write!(f, "nothing"),
             Value::Int(n) => write!(f, "{n}"),
             Value::Text(digest) => write!(f, "{digest:?}"),
+            Value::Unseen => write!(f, "a text that nobody read"),
         }
     }
 }
@@ -138,6 +141,7 @@ impl Value {
             Value::Absent => Digest::EMPTY,
             Value::Int(n) => Digest::of(n.to_string().as_bytes()),
             Value::Text(digest) => digest,
+            Value::Unseen => unreachable!("where lengths matter all texts are told apart"),
         }
     }
 }
@@ -182,10 +186,11 @@ pub struct StringModel {
 impl StringModel {
     /// From operations and their replies (`None` = unknown outcome).
     pub fn new(history: &[(&Op, Option<&Reply>)]) -> StringModel {
-        let ops: Vec<(Action, Option<Observed>)> = history
+        let mut ops: Vec<(Action, Option<Observed>)> = history
             .iter()
             .map(|(op, reply)| (action(op), reply.map(observed)))
             .collect();
+        forget_unseen(&mut ops);
         let (longest, longest_length) = longest_read(history);
         let witnesses = witnesses(history, &ops);
         // If all writes are plain SETs and all reads say what was there (never merely whether
@@ -209,6 +214,35 @@ impl StringModel {
             longest_length,
             witnesses,
             unseen,
+        }
+    }
+}
+
+/// Makes one of all texts that no reply shows, unless a reply may depend on their length.
+fn forget_unseen(ops: &mut [(Action, Option<Observed>)]) {
+    if ops
+        .iter()
+        .any(|(action, _)| matches!(action, Action::Strlen | Action::Append(_)))
+    {
+        return;
+    }
+    let seen: BTreeSet<Digest> = ops
+        .iter()
+        .filter_map(|(_, reply)| match reply {
+            Some(Observed::Value(Value::Text(digest))) => Some(*digest),
+            _ => None,
+        })
+        .collect();
+    for (action, _) in ops {
+        let (Action::Set(value)
+        | Action::GetSet(value)
+        | Action::SetNx(value)
+        | Action::SetNxGet(value)) = action
+        else {
+            continue;
+        };
+        if matches!(value, Value::Text(digest) if !seen.contains(digest)) {
+            *value = Value::Unseen;
         }
     }
 }
@@ -336,7 +370,7 @@ fn apply(action: &Action, old: Value) -> (Observed, Value) {
             let base = match old {
                 Value::Absent => Some(0),
                 Value::Int(base) => Some(base),
-                Value::Text(_) => None,
+                Value::Text(_) | Value::Unseen => None,
             };
             match base.and_then(|base: i64| base.checked_add(n)) {
                 Some(sum) => (Observed::Int(sum), Value::Int(sum)),
@@ -367,12 +401,28 @@ impl Model for StringModel {
         match (self.ops[a].0, self.ops[b].0) {
             (Action::IncrBy(a), Action::IncrBy(b)) => a == b,
             (Action::Del | Action::GetDel, Action::Del | Action::GetDel) => true,
+            (Action::Set(a) | Action::GetSet(a), Action::Set(b) | Action::GetSet(b))
+            | (Action::SetNx(a) | Action::SetNxGet(a), Action::SetNx(b) | Action::SetNxGet(b)) => {
+                a == b
+            }
             _ => false,
         }
     }
 
     fn witnesses(&self, state: &Value) -> &[usize] {
         self.witnesses.get(state).map_or(&[], Vec::as_slice)
+    }
+
+    fn changed_nothing(&self, op: usize) -> bool {
+        let absent = Observed::Value(Value::Absent);
+        match self.ops[op] {
+            (_, None) => false,
+            (Action::Get | Action::Strlen | Action::Exists, _) => true,
+            (Action::SetNx(_) | Action::GetDel, Some(reply)) => reply == absent,
+            (Action::SetNxGet(_), Some(reply)) => reply != absent,
+            (Action::Del, Some(reply)) => reply == Observed::Int(0),
+            (_, Some(reply)) => reply == Observed::Error,
+        }
     }
 
     fn overwrites(&self, op: usize) -> bool {

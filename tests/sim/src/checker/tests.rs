@@ -215,6 +215,12 @@ fn cas_op(rng: &mut SmallRng, n: usize) -> Op {
     }
 }
 
+/// Values that are not unique: nothing may be concluded from one.
+fn colliding_op(rng: &mut SmallRng, n: usize) -> Op {
+    let same = n % 2;
+    any_op(rng, same)
+}
+
 fn register_op(rng: &mut SmallRng, n: usize) -> Op {
     if rng.random_bool(0.5) {
         Op::Get
@@ -227,10 +233,17 @@ fn register_op(rng: &mut SmallRng, n: usize) -> Op {
 fn agrees_with_the_oracle_on_small_histories() {
     let mut rng = SmallRng::seed_from_u64(7);
     let mut verdicts = [0, 0];
-    for round in 0..60_000 {
+    for round in 0..90_000 {
         let length = rng.random_range(1..6);
         let clients = rng.random_range(1..5);
-        let draw = [any_op, counter_op, append_op, register_op, cas_op][round % 5];
+        let draw = [
+            any_op,
+            counter_op,
+            append_op,
+            register_op,
+            cas_op,
+            colliding_op,
+        ][round % 6];
         let mut records = true_history(&mut rng, length, clients, 0.25, draw);
         // Spoil most of them: swap two replies, or invent one.
         for _ in 0..rng.random_range(0..3) {
@@ -566,6 +579,7 @@ fn long_histories_cost_little() {
             let Verdict::Linearizable { configurations } = verdict else {
                 panic!("{name} with {unknown_share} unknown: {verdict:?}")
             };
+            println!("{name:16} {unknown_share:5}: {configurations} steps");
             costs.push(((name, unknown_share), configurations));
         }
     }

@@ -17,8 +17,11 @@ const SLOTS: u32 = 16_384;
 /// A value that fills a range's log soon.
 const LARGE: usize = 64 << 10;
 
-/// Of them as many as no log keeps for a replica that is away: 32 MiB and more.
+/// As many of them as no log keeps for a replica that is away: 32 MiB and more.
 const LARGE_KEYS: usize = 640;
+
+/// Of a cluster that begins with one; 1 is the placement driver's.
+const DATA_RANGE: &str = "2";
 
 #[test]
 fn ranges_are_split_and_led_by_others_while_nodes_are_killed() {
@@ -96,6 +99,8 @@ fn a_node_that_was_away_for_long_gets_a_snapshot() {
         let output = cluster.nodes[2].output();
         output[written..].contains("snapshot received")
     };
+    // Writes go on, so that what the snapshot holds must fit to the log that follows it.
+    let writers = Writers::start("meanwhile", 3, &cluster.doors()[..2]);
     for pause in [100, 300, 500] {
         cluster.nodes[2].start();
         std::thread::sleep(Duration::from_millis(pause));
@@ -106,11 +111,17 @@ fn a_node_that_was_away_for_long_gets_a_snapshot() {
         true => Ok(()),
         false => Err("not yet".into()),
     });
+    writers.wait_for(100, PATIENCE);
+    let ledger = writers.finish();
 
-    // n2 is away in its turn: what is read now, n3 has, or nobody answers.
+    // n3 leads: what is read now, it has itself.
+    until("n3 leads", || {
+        ask(&cluster, &["range", "transfer-leader", DATA_RANGE, "3"])
+    });
     cluster.nodes[1].kill();
+    ledger.verify(&cluster.doors()[2..]);
+    let mut door = cluster.nodes[2].door();
     for n in (0..LARGE_KEYS).step_by(7) {
-        let mut door = cluster.nodes[2].door();
         let got = until("a large value is read", || {
             match door.call(&[b"GET", key(n).as_bytes()]) {
                 Ok(Reply::Bulk(value)) => Ok(value),
@@ -120,12 +131,6 @@ fn a_node_that_was_away_for_long_gets_a_snapshot() {
         let got = got.map(|bytes| String::from_utf8(bytes).unwrap());
         assert!(got == Some(value(n)), "{} holds {:.40?}", key(n), got);
     }
-    // And n1, so that nobody else who ever had the log is left to lead.
-    cluster.nodes[1].start();
-    cluster.nodes[0].kill();
-    let writers = Writers::start("after", 2, &cluster.doors()[1..]);
-    writers.wait_for(50, PATIENCE);
-    let ledger = writers.finish();
     cluster.start_all();
     cluster.wait_until_serving();
     ledger.verify(&cluster.doors());

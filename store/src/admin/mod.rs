@@ -24,6 +24,7 @@ impl Replica {
             Ok(Some(Kind::Split(split))) => self.propose_split(ctx, waiter, split),
             Ok(Some(Kind::ChangeReplicas(change))) => self.propose_conf_change(ctx, waiter, change),
             Ok(Some(Kind::TransferLeader(transfer))) => self.transfer_leader(ctx, waiter, transfer),
+            Ok(Some(Kind::Merge(_))) => invalid(waiter, "merge is not supported by this version"),
             Ok(Some(Kind::Status(_))) | Ok(None) => invalid(waiter, "admin command without a kind"),
             Err(e) => invalid(waiter, format!("admin command does not decode: {e}")),
         }

@@ -12,13 +12,19 @@ pub mod internal {
     tonic::include_proto!("rangekv.internal");
 }
 
+/// Generated from `proto/raft_admin.proto` and `proto/distribution.proto`, which have no package.
+#[allow(missing_docs, clippy::all)]
+pub mod admin {
+    tonic::include_proto!("_");
+}
+
 /// Generated from `proto/etcd.proto`: what the load generator needs to measure etcd.
 #[allow(missing_docs, clippy::all)]
 pub mod etcd {
     tonic::include_proto!("etcdserverpb");
 }
 
-/// All `.proto` files, as gRPC reflection serves them.
+/// The `.proto` files of the services that a store offers, as gRPC reflection serves them.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub use types::*;

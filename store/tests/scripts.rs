@@ -59,4 +59,5 @@ scripts!(
     transfer_ends_the_lease,
     restart_of_all,
     minority_answers_nothing,
+    barrier_and_proof,
 );

@@ -1,6 +1,7 @@
 //! Commands that change a range itself: split, membership, leader transfer.
 
 mod conf_change;
+mod leadership;
 mod split;
 mod status;
 mod transfer;
@@ -16,8 +17,15 @@ pub(crate) fn invalid(waiter: Waiter, why: impl Into<String>) {
 }
 
 impl Replica {
-    /// Proposes an admin command at a leader that is ready and not blocked.
-    pub(crate) fn propose_admin(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, command: &Bytes) {
+    /// Proposes an admin command at a leader that is ready and not blocked. `confirmed`: it is
+    /// certain that it led after the command had arrived.
+    pub(crate) fn propose_admin(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        waiter: Waiter,
+        command: &Bytes,
+        confirmed: bool,
+    ) {
         // What was evaluated before keeps its place in the log.
         self.propose_batch(ctx);
         match AdminCommand::decode(command.clone()).map(|c| c.kind) {
@@ -25,7 +33,12 @@ impl Replica {
             Ok(Some(Kind::ChangeReplicas(change))) => self.propose_conf_change(ctx, waiter, change),
             Ok(Some(Kind::TransferLeader(transfer))) => self.transfer_leader(ctx, waiter, transfer),
             Ok(Some(Kind::Merge(_))) => invalid(waiter, "merge is not supported by this version"),
-            Ok(Some(Kind::Status(_))) | Ok(None) => invalid(waiter, "admin command without a kind"),
+            Ok(Some(Kind::Barrier(_))) => self.propose_barrier(ctx, waiter),
+            Ok(Some(Kind::VerifyLeader(_))) => self.verify_leader(ctx, waiter, confirmed),
+            // Those that any replica answers do not come here.
+            Ok(Some(Kind::Status(_) | Kind::Compact(_))) | Ok(None) => {
+                invalid(waiter, "admin command without a kind")
+            }
             Err(e) => invalid(waiter, format!("admin command does not decode: {e}")),
         }
     }

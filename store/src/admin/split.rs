@@ -72,7 +72,7 @@ impl Replica {
         match self.propose(ctx, |raw| raw.propose(Vec::new(), data)) {
             Some(index) => {
                 self.raise_barrier(index);
-                self.reply_at(index, waiter, reply.encode_to_vec().into());
+                self.reply_at(index, waiter, reply.encode_to_vec().into(), true);
             }
             None => waiter.complete(Err(RequestError::NotLeader {
                 range: self.range,

@@ -22,8 +22,8 @@ impl Replica {
     /// Handles a request; its response goes to the waiter's sink, now or later.
     pub fn request(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter) {
         if let Body::Admin(command) = &waiter.request.body {
-            if let Some(status) = self.status_reply(ctx, command) {
-                return waiter.complete(Ok(status));
+            if let Some(reply) = self.own_reply(ctx, command) {
+                return waiter.complete(Ok(reply));
             }
         }
         self.admit(ctx, waiter, false);
@@ -116,7 +116,7 @@ impl Replica {
             }
             Body::Admin(command) => {
                 let command = command.clone();
-                self.propose_admin(ctx, waiter, &command);
+                self.propose_admin(ctx, waiter, &command, confirmed);
             }
             Body::Heartbeat(_) => waiter.complete(Err(RequestError::Invalid(
                 "a heartbeat is for the placement driver, not for a replica".into(),
@@ -223,9 +223,14 @@ impl Replica {
             });
         } else {
             ctx.metrics.reads_index.fetch_add(1, Ordering::Relaxed);
-            let lead = self.lead.as_mut().expect("only a leader evaluates");
-            lead.reads.push(waiter);
+            self.read_after_round(waiter);
         }
+    }
+
+    /// Admits the request again once a ReadIndex round has shown that this replica leads.
+    pub(crate) fn read_after_round(&mut self, waiter: Waiter) {
+        let lead = self.lead.as_mut().expect("only a leader evaluates");
+        lead.reads.push(waiter);
     }
 
     fn reply_with_batch(&mut self, waiter: Waiter, reply: Bytes, writes: bool) {
@@ -292,12 +297,13 @@ impl Replica {
         Some(index)
     }
 
-    /// Appends an admin entry's reply to the queue of those that wait.
-    pub(crate) fn reply_at(&mut self, index: u64, waiter: Waiter, reply: Bytes) {
+    /// Appends an admin entry's reply to the queue of those that wait. `writes`: losing the
+    /// entry leaves the outcome unknown.
+    pub(crate) fn reply_at(&mut self, index: u64, waiter: Waiter, reply: Bytes, writes: bool) {
         let Waiter { sink, token, .. } = waiter;
         self.pending.push_back(Pending {
             index,
-            writes: true,
+            writes,
             reply,
             sink,
             token,

@@ -131,6 +131,8 @@ pub struct Replica {
     pub applied: Applied,
     /// What survives a crash, as last seen.
     pub durable_applied: u64,
+    /// Somebody asked for the log to be collected, however short it is.
+    pub compact_wanted: bool,
     /// Hybrid clock: never below a time by which this range has decided something (E10).
     clock_ms: u64,
     in_ready: Option<InReady>,
@@ -188,6 +190,7 @@ impl Replica {
             descriptor: None,
             applied,
             durable_applied: 0,
+            compact_wanted: false,
             clock_ms: applied.clock_ms,
             in_ready: None,
             cell,

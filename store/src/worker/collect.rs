@@ -26,7 +26,8 @@ impl Worker {
                 r.durable_applied = r.durable_applied.max(index);
             }
             let bytes = r.raw.store().entries_bytes();
-            if bytes <= self.config.log_keep_bytes && !crowded {
+            let wanted = std::mem::take(&mut r.compact_wanted);
+            if bytes <= self.config.log_keep_bytes && !crowded && !wanted {
                 continue;
             }
             let mut target = r.durable_applied.min(r.raw.store().applied.index);

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use rangekv_model::eval::{Context, Evaluator, Txn, View};
-use rangekv_proto::internal::{admin_command as admin, AdminCommand};
+use rangekv_proto::internal::{admin_command as admin, AdminCommand, AdminReply, ReplicaStatus};
 use rangekv_proto::*;
 use rangekv_store::config::Config;
 use rangekv_store::engine::mem::MemEngine;
@@ -171,6 +171,22 @@ impl Cluster {
                 let d = self.descriptor(store(s), number(r));
                 let kind = admin::TransferLeader { store: store(to).0 };
                 self.admin(store(s), &d, admin::Kind::TransferLeader(kind), line);
+            }
+            ["barrier", s, r] => {
+                let d = self.descriptor(store(s), number(r));
+                self.admin(store(s), &d, admin::Kind::Barrier(true), line);
+            }
+            ["verify-leader", s, r] => {
+                let d = self.descriptor(store(s), number(r));
+                self.admin(store(s), &d, admin::Kind::VerifyLeader(true), line);
+            }
+            ["compact", s, r] => {
+                let d = self.descriptor(store(s), number(r));
+                self.admin(store(s), &d, admin::Kind::Compact(true), line);
+            }
+            ["progress", s, r] => {
+                let d = self.descriptor(store(s), number(r));
+                self.admin(store(s), &d, admin::Kind::Status(true), line);
             }
             ["leave-joint", s, r] => {
                 let d = self.descriptor(store(s), number(r));
@@ -432,6 +448,13 @@ impl Cluster {
                 {
                     format!("done ({} bytes)", bytes.len())
                 }
+                Ok(bytes) if asked.starts_with("barrier") || asked.starts_with("verify") => {
+                    let reply = AdminReply::decode(bytes).expect("an admin reply");
+                    format!("index {} of term {}", reply.index, reply.term)
+                }
+                Ok(bytes) if asked.starts_with("progress") || asked.starts_with("compact") => {
+                    progress(&ReplicaStatus::decode(bytes).expect("a replica's status"))
+                }
                 Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
                 Err(e) => format!("error: {e}"),
             };
@@ -589,4 +612,21 @@ impl Cluster {
             let _ = writeln!(self.out, "r{range}: {} replicas, {equal}", copies[&range]);
         }
     }
+}
+
+fn progress(status: &ReplicaStatus) -> String {
+    let peers = status.peers.iter().map(|p| {
+        let caught_up = if p.caught_up { "" } else { " behind" };
+        format!(
+            "p{}@s{} {} {}{caught_up}",
+            p.replica, p.store, p.state, p.matched
+        )
+    });
+    let peers: Vec<String> = peers.collect();
+    format!(
+        "{} durable {} [{}]",
+        status.role,
+        status.durable_applied,
+        peers.join(", ")
+    )
 }

@@ -2,7 +2,6 @@
 
 use super::running::Running;
 use rangekv_router::session::Node;
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,14 +35,15 @@ impl Node for NodeInfo {
             }
             "stats" => {
                 let metrics = &node.shared.metrics;
-                for (name, counter) in [
-                    ("rangekv_rounds", &metrics.rounds),
-                    ("rangekv_log_syncs", &metrics.syncs),
-                    ("rangekv_proposals", &metrics.proposals),
-                    ("rangekv_commands_evaluated", &metrics.commands),
-                    ("rangekv_entries_applied", &metrics.entries_applied),
+                for (name, count) in [
+                    ("rangekv_rounds", metrics.round_groups.read().count),
+                    ("rangekv_log_syncs", metrics.syncs.get()),
+                    ("rangekv_proposals", metrics.proposals.get()),
+                    ("rangekv_commands_evaluated", metrics.commands.get()),
+                    ("rangekv_entries_applied", metrics.entries_applied.get()),
+                    ("rangekv_local_reads", node.shared.local_reads()),
                 ] {
-                    line(name, counter.load(Ordering::Relaxed).to_string());
+                    line(name, count.to_string());
                 }
             }
             "cluster" => {

@@ -10,10 +10,12 @@
 //! The lock is held for a push to a `Vec` or a swap of two; the worker takes all that is
 //! there at once, so that a loop of any length costs it one lock.
 
+use super::clock;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rangekv_proto::{Body, ReplySink, Request, RequestError, StoreId};
 use rangekv_store::event::Event;
+use rangekv_store::metrics::{Metrics, Refusal};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
@@ -49,12 +51,15 @@ pub struct Mailbox {
     queue: Mutex<Queue>,
     consumer: OnceLock<Thread>,
     limits: Limits,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Default)]
 struct Queue {
     events: Vec<Event>,
     requests: usize,
+    /// When the oldest of them arrived, monotonic ns.
+    requests_since_ns: u64,
     request_bytes: usize,
     raft_bytes: usize,
     parked: bool,
@@ -76,11 +81,12 @@ pub enum Taken {
 }
 
 /// A mailbox and its consumer's end.
-pub fn mailbox(limits: Limits) -> (Arc<Mailbox>, Inbox) {
+pub fn mailbox(limits: Limits, metrics: Arc<Metrics>) -> (Arc<Mailbox>, Inbox) {
     let mailbox = Arc::new(Mailbox {
         queue: Mutex::default(),
         consumer: OnceLock::new(),
         limits,
+        metrics,
     });
     (mailbox.clone(), Inbox { mailbox })
 }
@@ -134,6 +140,9 @@ impl Mailbox {
                 refused.push((sink, token));
                 continue;
             }
+            if queue.requests == 0 {
+                queue.requests_since_ns = clock::mono_ns();
+            }
             queue.requests += 1;
             queue.request_bytes += bytes;
             queue.events.push(Event::Request {
@@ -145,6 +154,8 @@ impl Mailbox {
         let wake = !closed && std::mem::take(&mut queue.parked);
         drop(queue);
         self.wake(wake);
+        let count = self.metrics.refused.of(Refusal::Mailbox);
+        count.add(refused.len() as u64);
         for (sink, token) in refused {
             let error = if closed {
                 RequestError::Unavailable("this store is shutting down".into())
@@ -199,10 +210,16 @@ impl Inbox {
         );
         let mut queue = self.mailbox.queue.lock();
         std::mem::swap(&mut queue.events, events);
-        queue.requests = 0;
+        let requests = std::mem::take(&mut queue.requests);
+        let (since_ns, closed) = (queue.requests_since_ns, queue.closed);
         queue.request_bytes = 0;
         queue.raft_bytes = 0;
-        if queue.closed {
+        drop(queue);
+        if requests > 0 {
+            let waited_ns = clock::mono_ns().saturating_sub(since_ns);
+            self.mailbox.metrics.write.queue.observe(waited_ns);
+        }
+        if closed {
             Taken::Closed
         } else {
             Taken::Open
@@ -277,7 +294,7 @@ mod tests {
 
     #[test]
     fn refuses_requests_over_the_count_and_takes_them_again_after_a_drain() {
-        let (mailbox, inbox) = mailbox(small());
+        let (mailbox, inbox) = mailbox(small(), Arc::default());
         let sink = Arc::new(Answers::default());
         for token in 0..5 {
             mailbox.request(request(1), sink.clone(), token);
@@ -294,7 +311,7 @@ mod tests {
 
     #[test]
     fn refuses_requests_over_the_bytes_and_all_that_follow_in_the_batch() {
-        let (mailbox, inbox) = mailbox(small());
+        let (mailbox, inbox) = mailbox(small(), Arc::default());
         let sink = Arc::new(Answers::default());
         let sizes = [500, 600, 1];
         let call =
@@ -311,7 +328,7 @@ mod tests {
 
     #[test]
     fn takes_one_request_of_any_size() {
-        let (mailbox, _inbox) = mailbox(small());
+        let (mailbox, _inbox) = mailbox(small(), Arc::default());
         let sink = Arc::new(Answers::default());
         mailbox.request(request(100_000), sink.clone(), 1);
         assert!(sink.0.lock().is_empty());
@@ -319,7 +336,7 @@ mod tests {
 
     #[test]
     fn never_refuses_raft_but_says_when_to_wait() {
-        let (mailbox, inbox) = mailbox(small());
+        let (mailbox, inbox) = mailbox(small(), Arc::default());
         for _ in 0..10 {
             let envelopes = Bytes::from(vec![0; 30]);
             mailbox.push_raft(StoreId(2), envelopes);
@@ -333,7 +350,7 @@ mod tests {
 
     #[test]
     fn after_closing_requests_are_answered_and_the_consumer_sees_the_end() {
-        let (mailbox, inbox) = mailbox(small());
+        let (mailbox, inbox) = mailbox(small(), Arc::default());
         let sink = Arc::new(Answers::default());
         mailbox.request(request(1), sink.clone(), 1);
         mailbox.close();
@@ -350,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_parked_consumer_is_woken_by_each_kind_of_push_and_no_event_is_lost() {
-        let (mailbox, inbox) = mailbox(Limits::default());
+        let (mailbox, inbox) = mailbox(Limits::default(), Arc::default());
         const EACH: u64 = 20_000;
         let consumer = std::thread::spawn(move || {
             inbox.bind();

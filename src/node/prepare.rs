@@ -4,6 +4,7 @@
 use super::book::AddressBook;
 use super::bootstrap;
 use super::calls::Calls;
+use super::clock;
 use super::disk::DiskWatch;
 use super::driver::{self, Post};
 use super::heartbeat::Heartbeats;
@@ -25,6 +26,7 @@ use rangekv_pd::client::HeartbeatState;
 use rangekv_proto::StoreId;
 use rangekv_router::cache::SharedCache;
 use rangekv_store::event::SnapshotToSend;
+use rangekv_store::metrics::{MessageDrop, Metrics};
 use rangekv_store::reader::LocalReader;
 use rangekv_store::wire::{self, Envelope};
 use rangekv_store::worker::Worker;
@@ -57,7 +59,14 @@ impl Prepared {
             meet_others(&self.running).await;
         }
         let pulse = self.running.pulse.clone();
-        let run = move || driver::run(self.worker, self.inbox, self.post, &pulse);
+        let Prepared {
+            mut worker,
+            inbox,
+            post,
+            ..
+        } = self;
+        worker.measure_with(Box::new(clock::mono_ns));
+        let run = move || driver::run(worker, inbox, post, &pulse);
         let thread = std::thread::Builder::new().name("worker".into()).spawn(run);
         thread.context("the worker's thread")
     }
@@ -83,7 +92,8 @@ pub async fn prepare(
     let identity = seat.identity().context("a store without a seat")?;
     let me = identity.store_id();
     let runtime = Handle::current();
-    let (mailbox, inbox) = mailbox(Limits::default());
+    let metrics = shared.metrics.clone();
+    let (mailbox, inbox) = mailbox(Limits::default(), metrics.clone());
     let transport = Transport::new(
         identity.clone(),
         book.clone(),
@@ -129,9 +139,11 @@ pub async fn prepare(
             identity.clone(),
             book.clone(),
             mailbox.clone(),
+            metrics.clone(),
             runtime,
         )
         .context("the snapshot threads")?,
+        metrics: metrics.clone(),
     };
     background.spawn(keep_registered(
         heartbeats.clone(),
@@ -148,7 +160,12 @@ pub async fn prepare(
         bootstrap::seat_members(seating).await?;
         std::future::pending().await
     });
-    let snapshots = SnapshotReceiver::new(engine.clone(), mailbox.clone(), options.snapshots_max);
+    let snapshots = SnapshotReceiver::new(
+        engine.clone(),
+        mailbox.clone(),
+        metrics,
+        options.snapshots_max,
+    );
     let running = Running {
         identity,
         seat: seat.clone(),
@@ -213,11 +230,17 @@ async fn keep_registered(
 struct StorePost {
     transport: Arc<Transport>,
     snapshots: SnapshotSender,
+    metrics: Arc<Metrics>,
 }
 
 impl Post for StorePost {
     fn envelopes(&self, store: StoreId, envelopes: Vec<Envelope>) {
-        self.transport.send_raft(store, wire::encode(&envelopes));
+        let sent = self.transport.send_raft(store, wire::encode(&envelopes));
+        if !sent {
+            let drops = &self.metrics.messages_dropped;
+            let dropped = drops.of(MessageDrop::Unsendable);
+            dropped.add(envelopes.len() as u64);
+        }
     }
 
     fn snapshot(&self, snapshot: SnapshotToSend) {

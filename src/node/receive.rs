@@ -5,6 +5,7 @@ use super::mailbox::Mailbox;
 use rangekv_proto::internal::{SnapshotAck, SnapshotChunk};
 use rangekv_store::engine::StateEngine;
 use rangekv_store::event::Event;
+use rangekv_store::metrics::{Direction, Metrics};
 use rangekv_store::wire::{self, Envelope};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,16 +20,23 @@ const STALL_MAX: Duration = Duration::from_secs(20);
 pub struct SnapshotReceiver {
     engine: Arc<dyn StateEngine>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<Metrics>,
     /// Each writes a file: more at once would only slow each other down.
     slots: Arc<Semaphore>,
 }
 
 impl SnapshotReceiver {
     /// Receives at most `at_once` snapshots at the same time.
-    pub fn new(engine: Arc<dyn StateEngine>, mailbox: Arc<Mailbox>, at_once: usize) -> Self {
+    pub fn new(
+        engine: Arc<dyn StateEngine>,
+        mailbox: Arc<Mailbox>,
+        metrics: Arc<Metrics>,
+        at_once: usize,
+    ) -> Self {
         SnapshotReceiver {
             engine,
             mailbox,
+            metrics,
             slots: Arc::new(Semaphore::new(at_once)),
         }
     }
@@ -40,10 +48,11 @@ impl SnapshotReceiver {
         };
         let (engine, mailbox, runtime) =
             (self.engine.clone(), self.mailbox.clone(), Handle::current());
+        let metrics = self.metrics.clone();
         // Staging writes files: not on a thread that serves connections.
         let staging = tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            stage(&*engine, &mailbox, &runtime, chunks)
+            stage(&*engine, &mailbox, &metrics, &runtime, chunks)
         });
         match staging.await {
             Ok(Ok(())) => Ok(SnapshotAck {
@@ -66,6 +75,7 @@ fn refused(reason: impl Into<String>) -> SnapshotAck {
 fn stage(
     engine: &dyn StateEngine,
     mailbox: &Mailbox,
+    metrics: &Metrics,
     runtime: &Handle,
     mut chunks: Streaming<SnapshotChunk>,
 ) -> Result<(), String> {
@@ -76,11 +86,13 @@ fn stage(
             .map_err(|_| format!("no chunk within {STALL_MAX:?}"))?
             .map_err(|status| status.message().to_string())
     };
+    let received = metrics.snapshot_bytes.of(Direction::Received);
     let mut chunk = next()?.ok_or("a snapshot without chunks")?;
     let envelope = one_envelope(&chunk)?;
     let mut decoder = Decoder::default();
     let mut stager = engine.stage().map_err(|e| e.to_string())?;
     loop {
+        received.add(chunk.records.len() as u64);
         for (key, value) in decoder.records(&chunk).map_err(|e| e.to_string())? {
             stager.add(key, value).map_err(|e| e.to_string())?;
         }

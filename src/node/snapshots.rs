@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use rangekv_proto::internal::{SnapshotAck, SnapshotChunk};
 use rangekv_store::event::{Event, SnapshotToSend};
 use rangekv_store::meta::data_bounds;
+use rangekv_store::metrics::{Direction, Metrics};
 use rangekv_store::wire;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -41,6 +42,7 @@ struct Shared {
     me: Identity,
     book: Arc<AddressBook>,
     mailbox: Arc<Mailbox>,
+    metrics: Arc<Metrics>,
     runtime: Handle,
     limit: RateLimit,
 }
@@ -53,6 +55,7 @@ impl SnapshotSender {
         me: Identity,
         book: Arc<AddressBook>,
         mailbox: Arc<Mailbox>,
+        metrics: Arc<Metrics>,
         runtime: Handle,
     ) -> std::io::Result<Self> {
         let (queue, work) = bounded(threads * WAITING_PER_THREAD);
@@ -60,6 +63,7 @@ impl SnapshotSender {
             me,
             book,
             mailbox: mailbox.clone(),
+            metrics,
             runtime,
             limit: RateLimit::new(bytes_per_second),
         });
@@ -127,6 +131,8 @@ impl Shared {
         let mut bytes = 0;
         let mut push = |chunk: SnapshotChunk| {
             bytes += chunk.records.len() as u64;
+            let sent = self.metrics.snapshot_bytes.of(Direction::Sent);
+            sent.add(chunk.records.len() as u64);
             self.limit.wait(chunk.records.len() as u64);
             // The timer is made inside: this is no thread of the runtime.
             let send = async { tokio::time::timeout(STALL_MAX, chunks.send(chunk)).await };

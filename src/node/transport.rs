@@ -59,15 +59,17 @@ impl Transport {
         })
     }
 
-    /// Sends encoded envelopes, or drops them.
-    pub fn send_raft(self: &Arc<Self>, store: StoreId, envelopes: Bytes) {
+    /// Sends encoded envelopes, or drops them: whether they are on their way.
+    pub fn send_raft(self: &Arc<Self>, store: StoreId, envelopes: Bytes) -> bool {
         let Some(peer) = self.known_peer(store) else {
             // Its address comes with the next heartbeat.
-            return;
+            return false;
         };
-        if !peer.lane.push_raft(envelopes) {
+        let queued = peer.lane.push_raft(envelopes);
+        if !queued {
             self.report(&peer);
         }
+        queued
     }
 
     /// Sends requests in order, or answers them at once.

@@ -13,6 +13,7 @@ pub mod engine;
 pub mod event;
 pub mod log;
 pub mod meta;
+pub mod metrics;
 pub mod overlay;
 pub mod payload;
 pub mod reader;

@@ -5,6 +5,7 @@
 //!
 //! Invariant I8: the worker clears a lease *before* any message leaves that may end it.
 
+use crate::metrics::Metrics;
 use parking_lot::RwLock;
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId};
 use std::collections::BTreeMap;
@@ -80,37 +81,16 @@ impl RangeCell {
     }
 }
 
-/// Counters of one store's worker. All monotone.
-#[derive(Debug, Default)]
-pub struct Metrics {
-    /// Worker rounds that had something to do.
-    pub rounds: AtomicU64,
-    /// Log syncs.
-    pub syncs: AtomicU64,
-    /// Entries proposed.
-    pub proposals: AtomicU64,
-    /// Commands folded into them.
-    pub commands: AtomicU64,
-    /// Entries applied, on leaders and followers.
-    pub entries_applied: AtomicU64,
-    /// Reads answered by the worker under a lease.
-    pub reads_worker: AtomicU64,
-    /// Reads that went through ReadIndex.
-    pub reads_index: AtomicU64,
-    /// Elections won.
-    pub leaders_elected: AtomicU64,
-    /// Snapshots installed.
-    pub snapshots_installed: AtomicU64,
-}
-
 /// What all threads of a store share with its worker.
 #[derive(Debug, Default)]
 pub struct StoreShared {
     cells: RwLock<BTreeMap<RangeId, Arc<RangeCell>>>,
     /// Changes with every change of a route.
     routes_generation: Arc<AtomicU64>,
-    /// Counters.
-    pub metrics: Metrics,
+    /// Local reads of replicas that are gone.
+    past_reads: AtomicU64,
+    /// What the store counts and measures.
+    pub metrics: Arc<Metrics>,
 }
 
 impl StoreShared {
@@ -138,6 +118,8 @@ impl StoreShared {
     pub fn remove(&self, range: RangeId) {
         if let Some(cell) = self.cells.write().remove(&range) {
             cell.clear_lease();
+            let reads = cell.reads.load(Ordering::Relaxed);
+            self.past_reads.fetch_add(reads, Ordering::Relaxed);
         }
         self.routes_generation.fetch_add(1, Ordering::AcqRel);
     }
@@ -150,6 +132,13 @@ impl StoreShared {
             .filter_map(|c| c.route())
             .map(|r| (*r).clone())
             .collect()
+    }
+
+    /// Reads answered on the callers' own threads since the start.
+    pub fn local_reads(&self) -> u64 {
+        let cells = self.cells.read();
+        let present = cells.values().map(|c| c.reads.load(Ordering::Relaxed));
+        self.past_reads.load(Ordering::Relaxed) + present.sum::<u64>()
     }
 
     /// A number that changes with every change of [`routes`](Self::routes).

@@ -13,6 +13,7 @@ pub mod mem;
 #[cfg(feature = "rocks")]
 pub mod rocks;
 
+use crate::metrics::Family;
 use bytes::Bytes;
 use rangekv_model::eval::View;
 use std::sync::Arc;
@@ -90,6 +91,12 @@ pub trait StateEngine: View + Send + Sync {
     /// empty), adds the staged records, then `puts`. Keys of `puts` lie outside the staged
     /// keys' range. What was written before is durable as well when it returns.
     fn install(&self, clear: &[(Bytes, Bytes)], staged: Box<dyn Staged>, puts: &WriteBatch);
+
+    /// The engine's own figures, for whoever exports metrics. Cheap enough for every few seconds.
+    /// An engine that has none gives an empty list.
+    fn families(&self) -> Vec<Family> {
+        Vec::new()
+    }
 
     /// Approximate bytes of user data in `[start, end)`.
     fn approximate_size(&self, start: &[u8], end: &[u8]) -> u64;

@@ -7,14 +7,17 @@
 //! Dropping the engine and its last snapshot flushes it, so that a graceful stop is followed by
 //! a fast start.
 
+mod figures;
 mod install;
 mod open;
 mod view;
 
+pub use figures::{RocksStats, WritePressure};
 pub use open::{OpenError, RocksConfig};
 
 use super::{Snapshot, Staged, Stager, StateEngine, WriteBatch};
 use crate::fatal;
+use crate::metrics::Family;
 use bytes::Bytes;
 use parking_lot::RwLock;
 use rangekv_model::eval::View;
@@ -45,45 +48,6 @@ pub struct RocksEngine {
     durable_options: ReadOptions,
 }
 
-/// Figures for metrics.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RocksStats {
-    /// Bytes of memtables, those being flushed included.
-    pub memtable_bytes: u64,
-    /// Memtables that wait for their flush.
-    pub immutable_memtables: u64,
-    /// Files of level 0: many of them slow reads down, and in the end stop writes.
-    pub level0_files: u64,
-    /// Bytes of all table files in use.
-    pub table_bytes: u64,
-    /// Bytes that compactions have yet to rewrite.
-    pub pending_compaction_bytes: u64,
-    /// Compactions that run.
-    pub running_compactions: u64,
-    /// Flushes that run.
-    pub running_flushes: u64,
-    /// Bytes in the block cache.
-    pub block_cache_bytes: u64,
-    /// Bytes of table readers outside the block cache.
-    pub table_reader_bytes: u64,
-    /// Estimated number of records.
-    pub estimated_records: u64,
-    /// Snapshots that are held, by readers and senders.
-    pub snapshots: u64,
-    /// Errors of flushes and compactions.
-    pub background_errors: u64,
-}
-
-/// Whether the engine holds writes back. A stall in here stops every range of the store, so
-/// the owner delays proposals when it sees one coming.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct WritePressure {
-    /// Writes wait until a flush or a compaction is done.
-    pub stopped: bool,
-    /// Writes are slowed down to this rate.
-    pub delayed_bytes_per_second: Option<u64>,
-}
-
 impl RocksEngine {
     /// Opens the engine in `dir`, or makes it. Received snapshots that were not installed are
     /// discarded.
@@ -102,33 +66,6 @@ impl RocksEngine {
             read_options: ReadOptions::default(),
             durable_options,
         })
-    }
-
-    /// Figures for metrics. Cheap enough for every few seconds.
-    pub fn stats(&self) -> RocksStats {
-        RocksStats {
-            memtable_bytes: self.property(properties::SIZE_ALL_MEM_TABLES),
-            immutable_memtables: self.property(properties::NUM_IMMUTABLE_MEM_TABLE),
-            level0_files: self.property(&properties::num_files_at_level(0)),
-            table_bytes: self.property(properties::LIVE_SST_FILES_SIZE),
-            pending_compaction_bytes: self.property(properties::ESTIMATE_PENDING_COMPACTION_BYTES),
-            running_compactions: self.property(properties::NUM_RUNNING_COMPACTIONS),
-            running_flushes: self.property(properties::NUM_RUNNING_FLUSHES),
-            block_cache_bytes: self.property(properties::BLOCK_CACHE_USAGE),
-            table_reader_bytes: self.property(properties::ESTIMATE_TABLE_READERS_MEM),
-            estimated_records: self.property(properties::ESTIMATE_NUM_KEYS),
-            snapshots: self.property(properties::NUM_SNAPSHOTS),
-            background_errors: self.property(properties::BACKGROUND_ERRORS),
-        }
-    }
-
-    /// Whether writes are stopped or slowed down. Ask about every 100 ms.
-    pub fn write_pressure(&self) -> WritePressure {
-        let rate = self.property(properties::ACTUAL_DELAYED_WRITE_RATE);
-        WritePressure {
-            stopped: self.property(properties::IS_WRITE_STOPPED) != 0,
-            delayed_bytes_per_second: (rate != 0).then_some(rate),
-        }
     }
 
     /// Compacts what lies in `[start, end)` (empty = unbounded) down to the last level, so that
@@ -277,6 +214,10 @@ impl StateEngine for RocksEngine {
             .downcast()
             .expect("staged by another engine");
         self.install_staged(clear, *staged, puts);
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.stats().families(self.write_pressure())
     }
 
     fn approximate_size(&self, start: &[u8], end: &[u8]) -> u64 {

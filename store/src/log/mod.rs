@@ -62,8 +62,12 @@ pub trait RaftLog: Send {
     fn reset(&mut self, group: RangeId, index: u64, term: u64, hard_state: &HardState);
     /// Removes the group and leaves a tombstone.
     fn destroy(&mut self, group: RangeId, tombstone: Tombstone);
+    /// Bytes that are staged.
+    fn staged_bytes(&self) -> usize;
     /// Whether anything is staged.
-    fn has_staged(&self) -> bool;
+    fn has_staged(&self) -> bool {
+        self.staged_bytes() > 0
+    }
     /// Writes what is staged. An error is final, as for `sync`, except `StorageFull`.
     fn write(&mut self) -> io::Result<()>;
     /// Makes what was written durable.

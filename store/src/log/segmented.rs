@@ -474,8 +474,8 @@ impl<D: LogDisk> RaftLog for SegmentedLog<D> {
         codec::put_destroy(&mut self.staged, group, tombstone);
     }
 
-    fn has_staged(&self) -> bool {
-        self.staged.len() > RECORD_HEADER_BYTES
+    fn staged_bytes(&self) -> usize {
+        self.staged.len() - RECORD_HEADER_BYTES
     }
 
     fn write(&mut self) -> io::Result<()> {

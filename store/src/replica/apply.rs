@@ -10,7 +10,6 @@ use crate::engine::WriteBatch;
 use crate::meta;
 use crate::payload::{self, Payload};
 use raft::eraftpb::{Entry, EntryType};
-use std::sync::atomic::Ordering;
 
 impl Replica {
     /// Applies entries into the round's batch; returns whether one was an admin entry.
@@ -23,9 +22,7 @@ impl Replica {
         if entries.is_empty() {
             return false;
         }
-        ctx.metrics
-            .entries_applied
-            .fetch_add(entries.len() as u64, Ordering::Relaxed);
+        ctx.metrics.entries_applied.add(entries.len() as u64);
         let mut admin = false;
         for entry in entries {
             assert_eq!(
@@ -49,18 +46,22 @@ impl Replica {
             if let Some(lead) = self.lead.as_mut() {
                 if entry.term == lead.term && !lead.ready {
                     lead.ready = true;
-                    ctx.metrics.leaders_elected.fetch_add(1, Ordering::Relaxed);
+                    ctx.metrics.leaders_elected.increment();
                 }
                 while lead
                     .sends
                     .front()
-                    .is_some_and(|(index, _)| *index <= entry.index)
+                    .is_some_and(|sent| sent.index <= entry.index)
                 {
                     sent = lead.sends.pop_front();
                 }
             }
-            if let Some((_, sent_ns)) = sent {
-                self.renew_lease(ctx, sent_ns);
+            if let Some(sent) = sent {
+                if let Some(durable_ns) = sent.durable_ns {
+                    let waited = ctx.now.mono_ns.saturating_sub(durable_ns);
+                    ctx.metrics.write.commit.observe(waited);
+                }
+                self.renew_lease(ctx, sent.sent_ns);
             }
             self.release(entry.index, &mut round.completions);
         }

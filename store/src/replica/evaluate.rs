@@ -10,8 +10,9 @@
 //! been elected in between. So such a reply needs a lease at evaluation, or an entry proposed
 //! after it (this round's batch), or a ReadIndex round.
 
-use super::{Completions, Ctx, Pending, Replica, Waiter};
+use super::{Completions, Ctx, Pending, Replica, Sent, Waiter};
 use crate::bugs::{self, Bug};
+use crate::metrics::{ReadPath, Refusal};
 use crate::payload;
 use bytes::Bytes;
 use rangekv_model::eval::{Context, Txn};
@@ -38,20 +39,20 @@ impl Replica {
                 range: self.range,
                 store: self.store,
             };
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::RangeNotFound, error);
         };
         let Some(lead) = self.lead.as_mut() else {
             let error = self.not_leader();
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::NotLeader, error);
         };
         lead.active_ns = ctx.now.mono_ns;
         if waiter.request.term != 0 && waiter.request.term != lead.term {
             let error = self.not_leader();
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::NotLeader, error);
         }
         if waiter.request.version != descriptor.epoch.version {
             let error = self.epoch_error(descriptor);
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::Epoch, error);
         }
         if self.blocked() || (!self.waiting.is_empty() && !confirmed) {
             if bugs::active(Bug::ReadBeforeFirstEntry)
@@ -75,7 +76,7 @@ impl Replica {
                     ),
                     retry_after_ms: 50,
                 };
-                return waiter.complete(Err(error));
+                return self.refuse(waiter, Refusal::Blocked, error);
             }
             return self.waiting.push_back(waiter);
         }
@@ -118,9 +119,11 @@ impl Replica {
                 let command = command.clone();
                 self.propose_admin(ctx, waiter, &command, confirmed);
             }
-            Body::Heartbeat(_) => waiter.complete(Err(RequestError::Invalid(
-                "a heartbeat is for the placement driver, not for a replica".into(),
-            ))),
+            Body::Heartbeat(_) => {
+                let why = "a heartbeat is for the placement driver, not for a replica";
+                let error = RequestError::Invalid(why.into());
+                self.refuse(waiter, Refusal::Invalid, error);
+            }
         }
     }
 
@@ -137,24 +140,26 @@ impl Replica {
         let Some(model) = ctx.evaluators.get(evaluator) else {
             let error =
                 RequestError::Invalid(format!("no evaluator {} in this version", evaluator.0));
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::Invalid, error);
         };
         if !read_only {
             if ctx.disk_full {
-                return waiter.complete(Err(RequestError::Busy {
+                let error = RequestError::Busy {
                     reason: "the disk is full: free space on the leader's store".into(),
                     retry_after_ms: 1000,
-                }));
+                };
+                return self.refuse(waiter, Refusal::DiskFull, error);
             }
             if self.overlay.bytes() > ctx.config.overlay_bytes_max {
-                return waiter.complete(Err(RequestError::Busy {
+                let error = RequestError::Busy {
                     reason: format!(
                         "{} bytes of writes in flight in range {}",
                         self.overlay.bytes(),
                         self.range
                     ),
                     retry_after_ms: 50,
-                }));
+                };
+                return self.refuse(waiter, Refusal::Overlay, error);
             }
         }
         let descriptor = self
@@ -172,7 +177,7 @@ impl Replica {
         let mut txn = Txn::new(&view);
         let reply = model.evaluate(&context, &command, &mut txn);
         let writes = txn.into_writes();
-        ctx.metrics.commands.fetch_add(1, Ordering::Relaxed);
+        ctx.metrics.commands.increment();
 
         if let Some(key) = writes
             .keys()
@@ -187,7 +192,7 @@ impl Replica {
                 "the command writes {key:?}, outside range {}",
                 self.range
             ));
-            return waiter.complete(Err(error));
+            return self.refuse(waiter, Refusal::Invalid, error);
         }
 
         let leased = confirmed || self.lease_valid(ctx.now);
@@ -207,7 +212,7 @@ impl Replica {
         } else if (leased && self.overlay.is_empty())
             || bugs::active(Bug::DirtyRefusal) && !read_only
         {
-            ctx.metrics.reads_worker.fetch_add(1, Ordering::Relaxed);
+            ctx.metrics.reads.of(ReadPath::Worker).increment();
             waiter.complete(Ok(reply));
         } else if self.overlay.has_batch() {
             self.reply_with_batch(waiter, reply, false);
@@ -222,7 +227,7 @@ impl Replica {
                 token,
             });
         } else {
-            ctx.metrics.reads_index.fetch_add(1, Ordering::Relaxed);
+            ctx.metrics.reads.of(ReadPath::ReadIndex).increment();
             self.read_after_round(waiter);
         }
     }
@@ -267,6 +272,7 @@ impl Replica {
                 let error = self.not_leader();
                 while self.pending.back().is_some_and(|p| p.index == next) {
                     let p = self.pending.pop_back().expect("just seen");
+                    ctx.metrics.refused.of(Refusal::Raft).increment();
                     p.sink.complete(p.token, Err(error.clone()));
                 }
             }
@@ -291,9 +297,13 @@ impl Replica {
         let index = self.raw.raft.raft_log.last_index();
         assert_eq!(index, before + 1, "a proposal appends exactly one entry");
         let lead = self.lead.as_mut().expect("asserted above");
-        lead.sends.push_back((index, ctx.now.mono_ns));
+        lead.sends.push_back(Sent {
+            index,
+            sent_ns: ctx.now.mono_ns,
+            durable_ns: None,
+        });
         lead.proposed = index;
-        ctx.metrics.proposals.fetch_add(1, Ordering::Relaxed);
+        ctx.metrics.proposals.increment();
         Some(index)
     }
 

@@ -18,8 +18,9 @@ use crate::config::Config;
 use crate::engine::{Staged, StateEngine};
 use crate::event::Now;
 use crate::meta::Applied;
+use crate::metrics::{MessageDrop, Metrics, Refusal, Role};
 use crate::overlay::Overlay;
-use crate::shared::{Metrics, RangeCell};
+use crate::shared::RangeCell;
 use crate::storage::GroupStorage;
 use crate::worker::Evaluators;
 use bytes::Bytes;
@@ -71,6 +72,15 @@ pub struct ReadRound {
     waiters: Vec<Waiter>,
 }
 
+/// An entry on its way to being applied.
+struct Sent {
+    index: u64,
+    /// When its messages were made, monotonic ns.
+    sent_ns: u64,
+    /// When it was durable here, monotonic ns; `None` = not yet.
+    durable_ns: Option<u64>,
+}
+
 /// What only a leader has.
 pub struct Lead {
     /// The term in which this replica leads.
@@ -81,8 +91,8 @@ pub struct Lead {
     pub lease_forbidden: bool,
     /// Index of the newest entry proposed in this term; 0 = none.
     proposed: u64,
-    /// (index, when its messages were made), for entries that are not applied.
-    sends: VecDeque<(u64, u64)>,
+    /// Entries of this term that are not applied.
+    sends: VecDeque<Sent>,
     /// Reads that wait for the next ReadIndex round.
     reads: Vec<Waiter>,
     rounds: VecDeque<ReadRound>,
@@ -137,6 +147,7 @@ pub struct Replica {
     clock_ms: u64,
     in_ready: Option<InReady>,
     cell: Arc<RangeCell>,
+    metrics: Arc<Metrics>,
     overlay: Overlay,
     pending: VecDeque<Pending>,
     waiting: VecDeque<Waiter>,
@@ -172,6 +183,7 @@ impl Replica {
         storage: GroupStorage,
         descriptor: Option<RangeDescriptor>,
         cell: Arc<RangeCell>,
+        metrics: Arc<Metrics>,
         config: &Config,
         election_ticks: usize,
         now: Now,
@@ -194,6 +206,7 @@ impl Replica {
             clock_ms: applied.clock_ms,
             in_ready: None,
             cell,
+            metrics,
             overlay: Overlay::default(),
             pending: VecDeque::new(),
             waiting: VecDeque::new(),
@@ -322,6 +335,12 @@ impl Replica {
         RequestError::EpochNotMatch { current }
     }
 
+    /// Answers that the request is not carried out.
+    fn refuse(&self, waiter: Waiter, reason: Refusal, error: RequestError) {
+        self.metrics.refused.of(reason).increment();
+        waiter.complete(Err(error));
+    }
+
     fn not_leader(&self) -> RequestError {
         let leader = self
             .leader_hint()
@@ -336,7 +355,16 @@ impl Replica {
     pub fn step(&mut self, now: Now, message: Message) {
         let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
         if let Err(e) = self.raw.step(message) {
+            let drops = &self.metrics.messages_dropped;
+            drops.of(MessageDrop::Raft).increment();
             tracing::debug!(range = self.range.0, ?kind, %e, "raft dropped a message");
+        }
+        let campaigns = matches!(
+            self.raw.raft.state,
+            StateRole::Candidate | StateRole::Leader
+        );
+        if kind == MessageType::MsgTimeoutNow && campaigns {
+            self.metrics.elections_started.increment();
         }
         if matches!(
             kind,
@@ -367,12 +395,24 @@ impl Replica {
             self.election_delay -= 1;
             return;
         }
+        let led = self.is_leader();
         self.raw.tick();
+        if !led && self.raw.raft.election_elapsed == 0 {
+            self.metrics.elections_started.increment();
+        }
         if !self.is_leader() && self.raw.raft.election_elapsed == 0 {
             let (own, least) = (self.election_ticks, self.raw.raft.election_timeout());
             self.election_delay = (draw() + least - own % least) % least;
         }
         self.after_step(now);
+    }
+
+    /// Begins an election at once.
+    pub fn campaign(&mut self, now: Now) {
+        if self.raw.campaign().is_ok() {
+            self.metrics.elections_started.increment();
+            self.after_step(now);
+        }
     }
 
     /// Notices a change of role, term or leader. Called after everything that may cause one,
@@ -384,6 +424,15 @@ impl Replica {
             return;
         }
         let was = std::mem::replace(&mut self.known, is);
+        if is.0 != was.0 {
+            let role = match is.0 {
+                StateRole::Follower => Role::Follower,
+                StateRole::PreCandidate => Role::PreCandidate,
+                StateRole::Candidate => Role::Candidate,
+                StateRole::Leader => Role::Leader,
+            };
+            self.metrics.roles.of(role).increment();
+        }
         let lost = was.0 == StateRole::Leader && (is.0 != StateRole::Leader || is.1 != was.1);
         if lost {
             self.step_down();
@@ -440,13 +489,16 @@ impl Replica {
             "no longer leader"
         );
         let error = self.not_leader();
+        let refused = &self.metrics.refused;
         for p in self.pending.drain(..) {
             let response = if p.writes && p.index <= proposed {
+                refused.of(Refusal::OutcomeUnknown).increment();
                 Err(RequestError::OutcomeUnknown(format!(
                     "range {} lost its leader while the write was being replicated",
                     self.range
                 )))
             } else {
+                refused.of(Refusal::LeadershipLost).increment();
                 Err(error.clone())
             };
             p.sink.complete(p.token, response);
@@ -456,6 +508,8 @@ impl Replica {
             waiters.extend(lead.rounds.into_iter().flat_map(|r| r.waiters));
             waiters.extend(lead.reads);
         }
+        let lost = refused.of(Refusal::LeadershipLost);
+        lost.add(waiters.len() as u64);
         for w in waiters {
             w.complete(Err(error.clone()));
         }

@@ -19,12 +19,13 @@
 //! 10. apply what has become committed meanwhile, as in 4 and 5, then send its messages;
 //! 11. tell raft how far we have applied.
 
-use super::{Completions, Ctx, Replica};
+use super::{Completions, Ctx, Replica, Sent};
 use crate::bugs::{self, Bug};
 use crate::engine::WriteBatch;
 use crate::event::{Outbox, SnapshotToSend};
 use crate::log::{RaftLog, Tombstone};
 use crate::meta::{self, Applied};
+use crate::metrics::{MessageDrop, SnapshotEvent};
 use crate::storage::decode_snapshot_data;
 use crate::wire::{Envelope, Payload};
 use protobuf::Message as _;
@@ -32,7 +33,6 @@ use raft::eraftpb::{Message, MessageType};
 use raft::{LightReady, Ready};
 use rangekv_proto::{RangeDescriptor, RangeId, ReplicaId};
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 
 /// What a replica remembers between the halves of a round.
 pub struct InReady {
@@ -123,6 +123,7 @@ impl Replica {
         // 7.
         let entries = ready.take_entries();
         if !entries.is_empty() {
+            ctx.metrics.log_entries.add(entries.len() as u64);
             round.log.append(self.range, &entries);
             self.raw.mut_store().append(&entries);
         }
@@ -145,6 +146,12 @@ impl Replica {
             return;
         };
         let mut ready = in_ready.ready.take().expect("begin_ready put it there");
+        if let Some(lead) = self.lead.as_mut() {
+            let fresh = |sent: &&mut Sent| sent.durable_ns.is_none();
+            for sent in lead.sends.iter_mut().rev().take_while(fresh) {
+                sent.durable_ns = Some(ctx.now.mono_ns);
+            }
+        }
         // 8.
         let persisted = ready.take_persisted_messages();
         self.raw.mut_store().snapshots_allowed = true;
@@ -220,9 +227,8 @@ impl Replica {
             meta::encode_descriptor(self.id, &descriptor),
         );
         ctx.engine.install(&clear, staged, &puts);
-        ctx.metrics
-            .snapshots_installed
-            .fetch_add(1, Ordering::Relaxed);
+        let snapshots = &ctx.metrics.snapshots;
+        snapshots.of(SnapshotEvent::Installed).increment();
         tracing::info!(
             group = self.range.0,
             index,
@@ -245,6 +251,8 @@ impl Replica {
         for mut m in messages {
             let to = ReplicaId(m.to);
             let Some(store) = self.peers.get(&to).copied() else {
+                let drops = &self.metrics.messages_dropped;
+                drops.of(MessageDrop::Unsendable).increment();
                 tracing::debug!(
                     range = self.range.0,
                     to = to.0,

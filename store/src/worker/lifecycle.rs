@@ -15,6 +15,7 @@ use crate::engine::{Staged, WriteBatch};
 use crate::event::Now;
 use crate::log::{GroupLog, Tombstone};
 use crate::meta::{self, Applied};
+use crate::metrics::MessageDrop;
 use crate::replica::{Ctx, Replica};
 use crate::storage::{decode_snapshot_data, GroupStorage};
 use crate::wire::{Envelope, Payload};
@@ -47,6 +48,7 @@ impl Worker {
             return;
         };
         if message.from != e.from.0 || message.to != e.to.0 || e.from.0 == 0 || e.to.0 == 0 {
+            self.drop_message(MessageDrop::Malformed);
             return tracing::error!(
                 range = e.range.0,
                 "dropped a message whose envelope differs"
@@ -71,36 +73,36 @@ impl Worker {
         // forwarded by raft.
         if (kind == MessageType::MsgSnapshot) != staged.is_some() || !(expected || staged.is_some())
         {
-            return;
+            return self.drop_message(MessageDrop::Malformed);
         }
         if self
             .tombstones
             .get(&e.range)
             .is_some_and(|t| t.replica >= e.to)
         {
-            return;
+            return self.drop_message(MessageDrop::Stale);
         }
         // This store may have promised a leader not to vote before it restarted.
         if vote && now.mono_ns < self.vote_ban_until_ns {
-            return;
+            return self.drop_message(MessageDrop::VotePromised);
         }
         // Nor may it while a leader counts on it; only a leader that gives up its lease asks a
         // follower to campaign at once.
         let transfer = message.context[..] == *CAMPAIGN_TRANSFER;
         let promised = |r: &Replica| r.has_promised(now);
         if vote && !transfer && self.replicas.get(&e.range).is_some_and(promised) {
-            return;
+            return self.drop_message(MessageDrop::VotePromised);
         }
         if let Some(mine) = self.replicas.get(&e.range).map(|r| r.id) {
             if e.to < mine {
-                return;
+                return self.drop_message(MessageDrop::Stale);
             }
             if e.to > mine {
                 // A member of this store was removed and another added since.
                 return self.destroy(now, e.range);
             }
         } else if !self.create(now, from_store, &e) {
-            return;
+            return self.drop_message(MessageDrop::NoReplica);
         }
         if let Some(staged) = staged {
             return self.step_snapshot(now, e, staged);
@@ -115,7 +117,8 @@ impl Worker {
             let known = e.epoch.conf_version > 0;
             if !member && known && e.epoch.conf_version < d.epoch.conf_version {
                 let gone = reply_gone(d, replica.id, &e);
-                return self.outbox.push((from_store, gone));
+                self.outbox.push((from_store, gone));
+                return self.drop_message(MessageDrop::Stale);
             }
         } else {
             replica.seen_as_member(e.epoch.conf_version);
@@ -180,6 +183,7 @@ impl Worker {
             storage,
             descriptor,
             cell,
+            self.shared.metrics.clone(),
             &self.config,
             ticks,
             now,
@@ -268,9 +272,7 @@ impl Worker {
         self.start_at_initial(now, id, descriptor, applied);
         if parent_leads {
             let replica = self.replicas.get_mut(&range).expect("just started");
-            if replica.raw.campaign().is_ok() {
-                replica.after_step(now);
-            }
+            replica.campaign(now);
         }
         if let Some((from, vote)) = self.parked.remove(&range) {
             self.envelope(now, from, vote, None);
@@ -446,12 +448,8 @@ impl Worker {
 
     /// Outside of rounds, for what must be durable before the next step.
     pub(super) fn write_and_sync(&mut self) {
-        self.log
-            .write()
-            .unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
-        self.log
-            .sync()
-            .unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
+        self.write_log();
+        self.sync_log();
     }
 
     /// The vote ban of a restarted store, unless nobody could have been promised anything.

@@ -7,22 +7,25 @@
 //! The steps of a round are those of [`crate::replica::ready`].
 //!
 //! Files: [`lifecycle`](self) messages, creation and destruction of replicas; recovery; log
-//! collection.
+//! collection; measuring.
 //!
 //! Invariants: at most one replica per range id, ever (I14); initialised ranges are disjoint
 //! (I2); a range runs only if its descriptor is in the state engine (I6).
 
 mod collect;
 mod lifecycle;
+mod measure;
 mod recovery;
 
 pub use recovery::StartError;
 
+use self::measure::{lap, observe};
 use crate::bugs::{self, Bug};
 use crate::config::{Config, DrawElectionTicks};
 use crate::engine::{StateEngine, WriteBatch};
 use crate::event::{Event, Now, Outbox};
 use crate::log::{GroupLog, RaftLog, Tombstone};
+use crate::metrics::{MessageDrop, Refusal, SnapshotEvent};
 use crate::replica::ready::Round;
 use crate::replica::{Ctx, Replica, Waiter};
 use crate::shared::StoreShared;
@@ -33,7 +36,6 @@ use rangekv_proto::{
     StoreId,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 /// The data models, by [`EvaluatorId`].
@@ -107,6 +109,23 @@ pub struct Worker {
     draining: bool,
     durable_generation: Option<u64>,
     counter: u64,
+    /// Asked for durations, which decide nothing.
+    stopwatch: Option<Stopwatch>,
+    /// What the next round begins with.
+    taken: Taken,
+    /// When this round's entries were staged.
+    staged_ns: Option<u64>,
+}
+
+/// Gives monotonic nanoseconds.
+pub type Stopwatch = Box<dyn FnMut() -> u64 + Send>;
+
+/// Events since the last round.
+#[derive(Default)]
+struct Taken {
+    events: u64,
+    requests: u64,
+    began_ns: u64,
 }
 
 macro_rules! ctx {
@@ -129,6 +148,10 @@ impl Worker {
     /// next round, except responses that need none.
     pub fn handle(&mut self, now: Now, event: Event) {
         assert!(!self.in_round, "no event between the halves of a round");
+        if self.taken.events == 0 {
+            self.taken.began_ns = now.mono_ns;
+        }
+        self.taken.events += 1;
         match event {
             Event::Request {
                 request,
@@ -141,13 +164,22 @@ impl Worker {
                         self.envelope(now, from, e, None);
                     }
                 }
-                Err(e) => tracing::error!(from = from.0, %e, "dropped a frame"),
+                Err(e) => {
+                    self.drop_message(MessageDrop::Malformed);
+                    tracing::error!(from = from.0, %e, "dropped a frame");
+                }
             },
             Event::SnapshotReceived { envelope, staged } => {
+                self.count_snapshot(SnapshotEvent::Received);
                 let from = StoreId(0);
                 self.envelope(now, from, envelope, Some(staged));
             }
             Event::SnapshotSent { range, to, ok } => {
+                self.count_snapshot(if ok {
+                    SnapshotEvent::Sent
+                } else {
+                    SnapshotEvent::SendFailed
+                });
                 if let Some(r) = self.replicas.get_mut(&range) {
                     let status = if ok {
                         raft::SnapshotStatus::Finish
@@ -181,7 +213,10 @@ impl Worker {
 
     fn request(&mut self, now: Now, request: Request, sink: Arc<dyn ReplySink>, token: u64) {
         let range = request.range;
+        self.taken.requests += 1;
         let Some(replica) = self.replicas.get_mut(&range) else {
+            let metrics = &self.shared.metrics;
+            metrics.refused.of(Refusal::RangeNotFound).increment();
             let error = RequestError::RangeNotFound {
                 range,
                 store: self.config.store,
@@ -206,6 +241,7 @@ impl Worker {
         assert!(!self.in_round, "a round within a round");
         self.in_round = true;
         self.tick(now);
+        let began_ns = self.begin_measuring();
         out.envelopes.append(&mut self.outbox);
 
         let dirty: Vec<RangeId> = std::mem::take(&mut self.dirty).into_iter().collect();
@@ -235,7 +271,11 @@ impl Worker {
                 taking_part.push(range);
             }
         }
-        write_batch(&mut ctx, &mut round);
+        let wrote = write_batch(&mut ctx, &mut round);
+        self.staged_ns = lap(&mut self.stopwatch);
+        if wrote {
+            observe(&ctx.metrics.write.apply, began_ns, self.staged_ns);
+        }
         for range in &taking_part {
             let r = self
                 .replicas
@@ -246,14 +286,13 @@ impl Worker {
         let must_sync = round.must_sync;
         self.born = round.born;
         if !taking_part.is_empty() {
-            self.shared.metrics.rounds.fetch_add(1, Ordering::Relaxed);
+            let groups = taking_part.len() as u64;
+            self.shared.metrics.round_groups.observe(groups);
         }
         // Taking part again is cheap, and catches what the second half leaves behind.
         self.dirty.extend(taking_part);
         if self.log.has_staged() {
-            self.log
-                .write()
-                .unwrap_or_else(|e| crate::fatal("writing the raft log", &e));
+            self.write_log();
         }
         must_sync
     }
@@ -265,10 +304,7 @@ impl Worker {
         if bugs::active(Bug::ReplyBeforeSync) {
             return;
         }
-        self.shared.metrics.syncs.fetch_add(1, Ordering::Relaxed);
-        self.log
-            .sync()
-            .unwrap_or_else(|e| crate::fatal("syncing the raft log", &e));
+        self.sync_log();
     }
 
     /// The second half: acknowledges what is durable, applies what that commits.
@@ -285,12 +321,16 @@ impl Worker {
             tombstones: &self.tombstones,
         };
         let taking_part: Vec<RangeId> = self.dirty.iter().copied().collect();
+        let began_ns = lap(&mut self.stopwatch);
         for range in &taking_part {
             if let Some(r) = self.replicas.get_mut(range) {
                 r.advance(&mut ctx, &mut round);
             }
         }
-        write_batch(&mut ctx, &mut round);
+        if write_batch(&mut ctx, &mut round) {
+            let now_ns = lap(&mut self.stopwatch);
+            observe(&ctx.metrics.write.apply, began_ns, now_ns);
+        }
         for range in &taking_part {
             if let Some(r) = self.replicas.get_mut(range) {
                 r.finish_ready(&mut ctx, &mut round);
@@ -336,6 +376,7 @@ impl Worker {
                 }
             }
         }
+        self.count_replicas();
         if self.ticks.is_multiple_of(20) {
             self.collect_log();
             self.ask_whether_members(now);
@@ -425,13 +466,16 @@ impl Worker {
     }
 }
 
-/// Step 5: makes applied state visible, then releases the replies that waited for it.
-fn write_batch(ctx: &mut Ctx<'_>, round: &mut Round<'_>) {
-    if !round.batch.is_empty() {
+/// Step 5: makes applied state visible, then releases the replies that waited for it. Returns
+/// whether there was something to make visible.
+fn write_batch(ctx: &mut Ctx<'_>, round: &mut Round<'_>) -> bool {
+    let wrote = !round.batch.is_empty();
+    if wrote {
         ctx.engine.write(&round.batch);
         round.batch = WriteBatch::default();
     }
     for (sink, token, response) in round.completions.drain(..) {
         sink.complete(token, response);
     }
+    wrote
 }

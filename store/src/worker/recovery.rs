@@ -9,7 +9,7 @@
 //!   amnesia otherwise: this store may have voted and would not remember. It refuses to start;
 //! - the log has a tombstone of this replica: its destruction is finished.
 
-use super::{Evaluators, Worker};
+use super::{Evaluators, Taken, Worker};
 use crate::config::{Config, DrawElectionTicks};
 use crate::engine::StateEngine;
 use crate::event::Now;
@@ -75,6 +75,9 @@ impl Worker {
             draining: false,
             durable_generation: None,
             counter: 0,
+            stopwatch: None,
+            taken: Taken::default(),
+            staged_ns: None,
         };
         for (id, descriptor, applied) in
             meta::all_ranges(&*worker.engine).map_err(StartError::State)?

@@ -213,8 +213,8 @@ impl<L: RaftLog> RaftLog for ObservedLog<L> {
         self.log.destroy(group, tombstone);
     }
 
-    fn has_staged(&self) -> bool {
-        self.log.has_staged()
+    fn staged_bytes(&self) -> usize {
+        self.log.staged_bytes()
     }
 
     fn write(&mut self) -> io::Result<()> {

@@ -12,9 +12,11 @@
 //!   [`changed`](HeartbeatState::changed). Load and size do wait.
 
 use crate::config::Config;
+use crate::operator::{OperatorId, Order};
 use crate::routes::{Route, Routes};
-use crate::schedule::Operator;
-use rangekv_proto::internal::{Heartbeat, HeartbeatReply, RangeReport, StoreRecord};
+use rangekv_proto::internal::{
+    Heartbeat, HeartbeatReply, OrderOutcome, RangeReport, ReplicaReport, StoreRecord,
+};
 use rangekv_proto::StoreId;
 use std::collections::BTreeMap;
 
@@ -32,6 +34,8 @@ pub const FULL_MS: u64 = 60_000;
 pub struct Vitals {
     /// Every range that the store leads, as it is now.
     pub led: Vec<RangeReport>,
+    /// Every other replica that it holds.
+    pub followed: Vec<ReplicaReport>,
     /// Bytes used in the data directory.
     pub disk_used_bytes: u64,
     /// Bytes free beside it.
@@ -45,8 +49,11 @@ pub struct Vitals {
 pub struct News {
     /// Routes that are not as they were; for the router's cache.
     pub routes: Vec<Route>,
-    /// For this store to carry out.
-    pub operators: Vec<Operator>,
+    /// For this store to carry out; what became of each goes to
+    /// [`outcome`](HeartbeatState::outcome).
+    pub orders: Vec<Order>,
+    /// Replicas of this store that are members no longer, and must go.
+    pub gone: Vec<ReplicaReport>,
 }
 
 /// The state of one store's heartbeats.
@@ -65,6 +72,7 @@ pub struct HeartbeatState {
     failed: bool,
     full_wanted: bool,
     ticket: u64,
+    outcomes: Vec<OrderOutcome>,
     routes: Routes,
     stores: Vec<StoreRecord>,
     catalog_version: u64,
@@ -96,6 +104,7 @@ impl HeartbeatState {
             failed: false,
             full_wanted: true,
             ticket: 0,
+            outcomes: Vec::new(),
             routes: Routes::default(),
             stores: Vec::new(),
             catalog_version: 0,
@@ -106,6 +115,15 @@ impl HeartbeatState {
     /// This store came to lead a range, lost one, or applied a change of a descriptor.
     pub fn changed(&mut self) {
         self.urgent = true;
+    }
+
+    /// What became of an order: nothing against it, or why it was not carried out.
+    pub fn outcome(&mut self, operator: OperatorId, error: String) {
+        self.urgent = true;
+        self.outcomes.push(OrderOutcome {
+            operator: operator.0,
+            error,
+        });
     }
 
     /// Whether to send a heartbeat now.
@@ -157,6 +175,12 @@ impl HeartbeatState {
             routes_seen: self.routes_seen,
             uptime_ms: vitals.uptime_ms,
             full,
+            replicas: match full {
+                true => vitals.followed,
+                false => Vec::new(),
+            },
+            // If they are lost, the order is given again in time.
+            outcomes: std::mem::take(&mut self.outcomes),
         };
         self.ticket += 1;
         self.urgent = false;
@@ -201,13 +225,11 @@ impl HeartbeatState {
             }
         }
         // What is not understood is for a later version of this store; it is ordered again.
-        let operators = reply
-            .operators
-            .iter()
-            .filter_map(|o| Operator::try_from(o).ok());
+        let orders = reply.orders.iter().filter_map(|o| Order::try_from(o).ok());
         Ok(News {
             routes,
-            operators: operators.filter(|o| self.is_current(o)).collect(),
+            orders: orders.filter(|o| self.is_current(o)).collect(),
+            gone: reply.gone.clone(),
         })
     }
 
@@ -259,15 +281,14 @@ impl HeartbeatState {
         }
     }
 
-    /// Whether `operator` was decided by what this store last reported.
-    fn is_current(&self, operator: &Operator) -> bool {
+    /// Whether `order` was decided by what this store last reported.
+    fn is_current(&self, order: &Order) -> bool {
         let range = self
             .acknowledged
-            .get(&operator.range.0)
+            .get(&order.range.0)
             .and_then(|r| r.range.as_ref());
         range.is_some_and(|range| {
-            (range.conf_version, range.version)
-                == (operator.epoch.conf_version, operator.epoch.version)
+            (range.conf_version, range.version) == (order.epoch.conf_version, order.epoch.version)
         })
     }
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::bootstrap::{Bootstrap, Member};
 use crate::config::ReplicationFactor;
 use crate::leader::Leader;
-use crate::schedule::Step;
+use crate::operator::Step;
 use proptest::prelude::*;
 use rangekv_proto::internal::PlacementState;
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId};
@@ -103,10 +103,12 @@ impl Cluster {
                 continue;
             }
             let news = self.stores[i].reply(self.now_ms, ticket, &reply).unwrap();
-            for operator in news.operators {
-                let Step::TransferLeader(to) = operator.step;
-                let (range, leader) = self.ranges.get_mut(&operator.range).unwrap();
-                assert_eq!((range.epoch, leader.store), (operator.epoch, store));
+            for order in news.orders {
+                let Step::TransferLeader(to) = order.step else {
+                    panic!("nothing else is to be done: {order:?}");
+                };
+                let (range, leader) = self.ranges.get_mut(&order.range).unwrap();
+                assert_eq!((range.epoch, leader.store), (order.epoch, store));
                 *leader = LeaderHint {
                     store: to,
                     term: leader.term + 1,

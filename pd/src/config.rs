@@ -5,6 +5,7 @@
 //! record has its default, so that a later version may change it.
 
 use rangekv_proto::internal::PlacementState;
+use std::collections::BTreeSet;
 
 /// How many voters a range should have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -17,6 +18,11 @@ pub enum ReplicationFactor {
 }
 
 impl ReplicationFactor {
+    /// `auto` or a number, in canonical form.
+    fn of(value: &str) -> Self {
+        value.parse().map_or(Self::Auto, Self::Fixed)
+    }
+
     /// Voters that a range should have on a cluster of `stores` stores: always odd, since an
     /// even number survives no more failures than the odd one below it.
     pub fn replicas(self, stores: usize) -> usize {
@@ -60,6 +66,7 @@ pub struct Setting {
 const MIB: u64 = 1 << 20;
 const SECOND: u64 = 1_000;
 const HOUR: u64 = 3_600 * SECOND;
+const ON_OFF: &[&str] = &["on", "off"];
 
 /// Every name, in alphabetical order.
 pub const SETTINGS: &[Setting] = &[
@@ -72,7 +79,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         name: "leader-balance",
         default: "on",
-        kind: Kind::Word(&["on", "off"]),
+        kind: Kind::Word(ON_OFF),
         help: "whether the placement driver evens out the number of leaders per store",
     },
     Setting {
@@ -91,7 +98,37 @@ pub const SETTINGS: &[Setting] = &[
         name: "leader-transfers-max",
         default: "4",
         kind: Kind::Count(1, 64),
-        help: "leader transfers that one scheduling round may order",
+        help: "leader transfers that may be under way at one time",
+    },
+    Setting {
+        name: "max-store-down-time",
+        default: "300000",
+        kind: Kind::Millis(SECOND, 7 * 24 * HOUR),
+        help: "a store that has been silent for so long is given up: its replicas are made anew elsewhere",
+    },
+    Setting {
+        name: "placement-replicas",
+        default: "auto",
+        kind: Kind::Word(&["auto", "manual", "1", "3", "5"]),
+        help: "voters of the placement driver's own range; auto = the largest odd number ≤ min(stores, 5); manual = whoever was put there by hand",
+    },
+    Setting {
+        name: "range-merge-after",
+        default: "3600000",
+        kind: Kind::Millis(SECOND, 30 * 24 * HOUR),
+        help: "how long the bounds of a range must have been the same before it is merged",
+    },
+    Setting {
+        name: "range-split",
+        default: "on",
+        kind: Kind::Word(ON_OFF),
+        help: "whether ranges that are too large or too busy are split",
+    },
+    Setting {
+        name: "range-split-qps",
+        default: "50000",
+        kind: Kind::Count(10, 100_000_000),
+        help: "requests per second from which on, if they last, a range is split in two",
     },
     Setting {
         name: "range-split-size",
@@ -100,16 +137,34 @@ pub const SETTINGS: &[Setting] = &[
         help: "size from which on a range is split in two",
     },
     Setting {
+        name: "replica-repair",
+        default: "on",
+        kind: Kind::Word(ON_OFF),
+        help: "whether replicas on lost stores are replaced, missing ones added, and extra ones removed",
+    },
+    Setting {
         name: "replication-factor",
         default: "auto",
         kind: Kind::Word(&["auto", "1", "3", "5"]),
         help: "voters per range; auto = the largest odd number ≤ min(stores, 5)",
     },
     Setting {
+        name: "store-drain",
+        default: "on",
+        kind: Kind::Word(ON_OFF),
+        help: "whether leaders and replicas are moved off draining stores",
+    },
+    Setting {
         name: "store-silent-after",
         default: "5000",
         kind: Kind::Millis(SECOND, HOUR),
-        help: "a store that has not reported for this long is not given anything to lead",
+        help: "a store that has not reported for this long is not given anything",
+    },
+    Setting {
+        name: "store-snapshots-max",
+        default: "2",
+        kind: Kind::Count(1, 64),
+        help: "replicas that one store may be receiving at one time",
     },
 ];
 
@@ -118,20 +173,30 @@ pub const SETTINGS: &[Setting] = &[
 pub struct Config {
     /// `heartbeat-interval`.
     pub heartbeat_interval_ms: u64,
-    /// `leader-balance`.
-    pub leader_balance: bool,
     /// `leader-balance-tolerance`.
     pub leader_balance_tolerance: u64,
     /// `leader-transfer-cooldown`.
     pub leader_transfer_cooldown_ms: u64,
     /// `leader-transfers-max`.
     pub leader_transfers_max: u64,
+    /// `max-store-down-time`.
+    pub max_store_down_ms: u64,
+    /// Switches that are off.
+    pub off: BTreeSet<&'static str>,
+    /// `placement-replicas`; `None` = by hand.
+    pub placement_replicas: Option<ReplicationFactor>,
+    /// `range-merge-after`.
+    pub range_merge_after_ms: u64,
+    /// `range-split-qps`.
+    pub range_split_qps: u64,
     /// `range-split-size`.
     pub range_split_bytes: u64,
     /// `replication-factor`.
     pub replication_factor: ReplicationFactor,
     /// `store-silent-after`.
     pub store_silent_after_ms: u64,
+    /// `store-snapshots-max`.
+    pub store_snapshots_max: u64,
 }
 
 impl Config {
@@ -150,17 +215,32 @@ impl Config {
         let number = |name: &str| value(name).parse().expect("a canonical number");
         Config {
             heartbeat_interval_ms: number("heartbeat-interval"),
-            leader_balance: value("leader-balance") == "on",
             leader_balance_tolerance: number("leader-balance-tolerance"),
             leader_transfer_cooldown_ms: number("leader-transfer-cooldown"),
             leader_transfers_max: number("leader-transfers-max"),
-            range_split_bytes: number("range-split-size"),
-            replication_factor: match value("replication-factor").parse() {
-                Ok(n) => ReplicationFactor::Fixed(n),
-                Err(_) => ReplicationFactor::Auto,
+            max_store_down_ms: number("max-store-down-time"),
+            off: SETTINGS
+                .iter()
+                .filter(|s| matches!(s.kind, Kind::Word(words) if words == ON_OFF))
+                .filter(|s| value(s.name) == "off")
+                .map(|s| s.name)
+                .collect(),
+            placement_replicas: match value("placement-replicas").as_str() {
+                "manual" => None,
+                factor => Some(ReplicationFactor::of(factor)),
             },
+            range_merge_after_ms: number("range-merge-after"),
+            range_split_qps: number("range-split-qps"),
+            range_split_bytes: number("range-split-size"),
+            replication_factor: ReplicationFactor::of(&value("replication-factor")),
             store_silent_after_ms: number("store-silent-after"),
+            store_snapshots_max: number("store-snapshots-max"),
         }
+    }
+
+    /// Whether the switch `name` is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        !self.off.contains(name)
     }
 
     /// The values in force under `state`.

@@ -7,22 +7,49 @@
 //!   registered one is answered with an error and changes nothing.
 //! - Nothing is scheduled until a quorum of the registered stores has reported every range it
 //!   leads: before that, ranges would look leaderless that are not.
-//! - An operator is sent once, to the store that leads its range. What is lost is found
-//!   missing when the cool-down is over, and ordered again.
+//! - What a scheduler wants becomes an operator, and its steps go, one at a time, to the store
+//!   that leads the range, in the answers to its heartbeats. What is lost is ordered again.
+//!
+//! **To drive it** (src/node/placement.rs does, and a simulation can): keep one [`Leader`] per
+//! store. For each `Body::Heartbeat` that reaches the store, read the placement state through
+//! range 1 *in the term in which the store believes to lead it* (the answer proves that it does),
+//! call [`Leader::heartbeat`] with the monotonic time in ms, and send back what it returns. On
+//! the other end, [`HeartbeatState::reply`](crate::client::HeartbeatState::reply) gives the
+//! orders: ask range 1 for [`Order::ids_needed`] ids, send
+//! [`Order::request`] to this store's own replica, and hand the
+//! outcome to [`HeartbeatState::outcome`](crate::client::HeartbeatState::outcome). Nothing else
+//! runs: no thread, no timer.
+
+mod manual;
+mod status;
+
+pub use status::{DrainProgress, SchedulerStatus, UnderReplicated};
 
 use crate::config::Config;
+use crate::operator::{Operator, OperatorId, Order, Proposal, Scheduler};
+use crate::operators::Operators;
 use crate::routes::{Route, Routes};
-use crate::schedule::{self, ClusterView, Operator, RangeView, Reason, Step, StoreView};
+use crate::schedule::{self, Reason};
 use crate::state::{check_incarnation, StoreState};
-use rangekv_proto::internal::{Heartbeat, HeartbeatReply, PlacementState, RangeReport};
+use crate::view::{ClusterView, RangeView, StoreView};
+use bytes::Bytes;
+use rangekv_proto::internal::{
+    Heartbeat, HeartbeatReply, PlacementState, RangeReport, ReplicaReport, StoreRecord,
+};
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId, StoreId};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Schedulers run at most this often, when a heartbeat arrives.
 pub const ROUND_MS: u64 = 1_000;
 
-/// Operators that are kept to be shown.
-pub const OPERATORS_KEPT_MAX: usize = 128;
+/// A range that a person has moved is only repaired for so long.
+pub const HELD_MS: u64 = 10 * 60_000;
+
+/// A load must last for so long before a range is split for it.
+pub const HOT_MS: u64 = 10_000;
+
+/// Below so many free bytes a store is given nothing more.
+pub const DISK_FREE_BYTES_MIN: u64 = 256 << 20;
 
 /// A store as its heartbeats show it.
 #[derive(Clone, Debug, Default)]
@@ -54,28 +81,30 @@ pub struct RangeStatus {
     pub writes: u64,
     /// Replicas that lag or are down.
     pub lagging: BTreeSet<ReplicaId>,
+    /// A key that divides the load; empty if none is known.
+    pub load_key: Bytes,
+    /// Since when its bounds are what they are, as far as this leader knows.
+    pub reshaped_ms: u64,
+    /// Since when its load has been above `range-split-qps`.
+    pub hot_since_ms: Option<u64>,
 }
 
 /// Soft state of one term.
 #[derive(Debug, Default)]
 pub struct Leader {
     term: u64,
+    began_ms: u64,
     routes: Routes,
     stores: BTreeMap<StoreId, StoreStatus>,
     ranges: BTreeMap<RangeId, RangeStatus>,
-    transfers: BTreeMap<RangeId, Transfer>,
-    pending: BTreeMap<RangeId, Operator>,
-    ordered: VecDeque<(u64, Operator)>,
+    operators: Operators,
+    /// Until when ranges are left where a person put them.
+    held: BTreeMap<RangeId, u64>,
+    /// Most replicas seen on a store since it drains.
+    drains: BTreeMap<StoreId, u64>,
+    rounds: BTreeMap<Scheduler, status::Round>,
     reasons: Vec<Reason>,
     round_ms: Option<u64>,
-}
-
-/// A transfer that was ordered not long ago.
-#[derive(Clone, Copy, Debug)]
-struct Transfer {
-    from: StoreId,
-    to: StoreId,
-    cooling_until_ms: u64,
 }
 
 impl Leader {
@@ -88,12 +117,7 @@ impl Leader {
         heartbeat: &Heartbeat,
         state: &PlacementState,
     ) -> HeartbeatReply {
-        if term > self.term {
-            *self = Leader {
-                term,
-                ..Leader::default()
-            };
-        }
+        self.enter(now_ms, term);
         if term < self.term {
             let why = format!("the placement driver's term is {}, not {term}", self.term);
             return HeartbeatReply {
@@ -108,15 +132,29 @@ impl Leader {
                 ..HeartbeatReply::default()
             };
         }
-        self.receive(now_ms, heartbeat);
+        let config = Config::of(state);
+        self.receive(now_ms, heartbeat, &config);
         if self
             .round_ms
             .is_none_or(|last| now_ms.saturating_sub(last) >= ROUND_MS)
         {
             self.round_ms = Some(now_ms);
-            self.schedule(now_ms, state);
+            self.schedule(now_ms, state, &config);
         }
-        self.reply(heartbeat, state)
+        self.reply(now_ms, heartbeat, state, &config)
+    }
+
+    /// This store leads range 1 in `term`. What another term left is forgotten.
+    pub fn enter(&mut self, now_ms: u64, term: u64) {
+        if term > self.term {
+            *self = Leader {
+                term,
+                began_ms: now_ms,
+                // So that no two terms give out the same id.
+                operators: Operators::above(term << 32),
+                ..Leader::default()
+            };
+        }
     }
 
     /// The term of which this is the soft state; 0 = none yet.
@@ -139,9 +177,15 @@ impl Leader {
         self.ranges.get(&range)
     }
 
-    /// What was ordered in this term, and when; the newest last.
-    pub fn operators(&self) -> impl Iterator<Item = &(u64, Operator)> {
-        self.ordered.iter()
+    /// What is under way, by range.
+    pub fn operators(&self) -> impl Iterator<Item = &Operator> {
+        self.operators.running()
+    }
+
+    /// What has ended in this term, the newest last; the last
+    /// [`HISTORY_MAX`](crate::operators::HISTORY_MAX).
+    pub fn history(&self) -> impl Iterator<Item = &Operator> {
+        self.operators.history()
     }
 
     /// What the schedulers said in the last round.
@@ -179,7 +223,7 @@ impl Leader {
             .count();
         if holds > 0 && self.is_live(now_ms, store, &Config::of(state)) {
             return Err(format!(
-                "store {store} is up and holds {holds} replicas; stop it first"
+                "store {store} is up and holds {holds} replicas; drain it first, or stop it"
             ));
         }
         Ok(())
@@ -188,48 +232,74 @@ impl Leader {
     /// The cluster as the schedulers see it.
     pub fn view(&self, now_ms: u64, state: &PlacementState) -> ClusterView {
         let config = Config::of(state);
-        let present = state
-            .stores
-            .iter()
-            .filter(|s| StoreState::of(s) != StoreState::Removed);
-        let stores = present.map(|s| StoreView {
-            id: StoreId(s.store),
-            name: s.name.clone(),
-            live: self.is_live(now_ms, StoreId(s.store), &config),
-            draining: StoreState::of(s) == StoreState::Draining,
-        });
+        let ranges = self.routes.iter();
         ClusterView {
-            stores: stores.collect(),
-            ranges: self
-                .routes
-                .iter()
-                .map(|route| self.range_view(now_ms, route))
+            stores: self.store_views(now_ms, state, &config),
+            ranges: ranges
+                .map(|route| self.range_view(now_ms, route, &config))
                 .collect(),
             config,
         }
     }
 
-    fn range_view(&self, now_ms: u64, route: &Route) -> RangeView {
+    fn store_views(&self, now_ms: u64, state: &PlacementState, config: &Config) -> Vec<StoreView> {
+        let view = |s: &StoreRecord| {
+            let id = StoreId(s.store);
+            let status = self.stores.get(&id);
+            // Who has not reported to this leader has been silent since it took over, at least.
+            let heard_ms = status.map_or(self.began_ms, |s| s.heard_ms);
+            StoreView {
+                id,
+                name: s.name.clone(),
+                live: self.is_live(now_ms, id, config),
+                lost: now_ms.saturating_sub(heard_ms) >= config.max_store_down_ms,
+                draining: StoreState::of(s) == StoreState::Draining,
+                full: status.is_some_and(StoreStatus::is_full),
+            }
+        };
+        let mut views: Vec<StoreView> = present(state).map(view).collect();
+        // Members of a new cluster have replicas before they have registered: they count, and
+        // nobody gives them up.
+        let registered: BTreeSet<u64> = state.stores.iter().map(|s| s.store).collect();
+        let replicas = self.routes.iter().flat_map(|route| &route.range.replicas);
+        let seen: BTreeSet<StoreId> = replicas.map(|r| r.store).collect();
+        let expected = seen.into_iter().filter(|s| !registered.contains(&s.0));
+        views.extend(expected.map(|id| StoreView {
+            id,
+            name: format!("store {id}"),
+            live: false,
+            lost: false,
+            draining: false,
+            full: false,
+        }));
+        views
+    }
+
+    fn range_view(&self, now_ms: u64, route: &Route, config: &Config) -> RangeView {
         let id = route.range.id;
-        let status = self.ranges.get(&id);
-        let leader = route
-            .leader
-            .filter(|_| status.is_some_and(|s| s.led))
-            .map(|l| l.store);
-        let transfer = self
-            .transfers
-            .get(&id)
-            .filter(|t| now_ms < t.cooling_until_ms);
+        let status = self.ranges.get(&id).cloned().unwrap_or_default();
+        let operator = self.operators.of(id);
+        let since = |ms: u64| now_ms.saturating_sub(ms);
+        let moved_ms = self.operators.leader_moved_ms(id);
         RangeView {
             range: route.range.clone(),
-            leader,
-            moving_to: transfer.filter(|t| leader == Some(t.from)).map(|t| t.to),
-            cooling: transfer.is_some(),
-            lagging: status.map(|s| s.lagging.clone()).unwrap_or_default(),
+            leader: route.leader.filter(|_| status.led).map(|l| l.store),
+            goal: operator.map(|o| o.goal.clone()),
+            goal_can_wait: operator.is_some_and(|o| o.scheduler.can_wait()),
+            cooling: moved_ms.is_some_and(|ms| since(ms) < config.leader_transfer_cooldown_ms),
+            backing_off: self.operators.is_backing_off(now_ms, id),
+            held: self.held.get(&id).is_some_and(|until| now_ms < *until),
+            reshaped: since(status.reshaped_ms) < config.range_merge_after_ms,
+            lagging: status.lagging,
+            size_bytes: status.size_bytes,
+            reads: status.reads,
+            writes: status.writes,
+            load_key: status.load_key,
+            hot: status.hot_since_ms.is_some_and(|ms| since(ms) >= HOT_MS),
         }
     }
 
-    fn receive(&mut self, now_ms: u64, heartbeat: &Heartbeat) {
+    fn receive(&mut self, now_ms: u64, heartbeat: &Heartbeat, config: &Config) {
         let store = StoreId(heartbeat.store);
         let status = self.stores.entry(store).or_default();
         *status = StoreStatus {
@@ -240,7 +310,11 @@ impl Leader {
             uptime_ms: heartbeat.uptime_ms,
         };
         for report in &heartbeat.ranges {
-            self.receive_report(store, report);
+            self.receive_report(now_ms, store, report, config);
+        }
+        for outcome in &heartbeat.outcomes {
+            let id = OperatorId(outcome.operator);
+            self.operators.outcome(now_ms, id, &outcome.error);
         }
         if heartbeat.full {
             let led: BTreeSet<u64> = heartbeat
@@ -257,7 +331,13 @@ impl Leader {
         }
     }
 
-    fn receive_report(&mut self, store: StoreId, report: &RangeReport) {
+    fn receive_report(
+        &mut self,
+        now_ms: u64,
+        store: StoreId,
+        report: &RangeReport,
+        config: &Config,
+    ) {
         let Some(range) = report.range.as_ref().map(RangeDescriptor::from) else {
             return;
         };
@@ -269,11 +349,13 @@ impl Leader {
             store,
             term: report.term,
         };
+        let version = |routes: &Routes| routes.get(range.id).map(|r| r.range.epoch.version);
+        let before = version(&self.routes);
         let merged = self.routes.merge(&range, Some(hint));
         for gone in merged.superseded {
             self.ranges.remove(&gone);
-            self.transfers.remove(&gone);
-            self.pending.remove(&gone);
+            self.held.remove(&gone);
+            self.operators.range_gone(now_ms, gone);
         }
         // What an overtaken leader says of load and lag is of no use either.
         if self
@@ -281,6 +363,13 @@ impl Leader {
             .get(range.id)
             .is_some_and(|route| route.leader == Some(hint))
         {
+            let known = self.ranges.get(&range.id);
+            let busy = report.reads + report.writes >= config.range_split_qps;
+            let hot_since_ms = known.and_then(|s| s.hot_since_ms).unwrap_or(now_ms);
+            let reshaped_ms = match before == version(&self.routes) {
+                true => known.map_or(now_ms, |s| s.reshaped_ms),
+                false => now_ms,
+            };
             let status = RangeStatus {
                 led: true,
                 size_bytes: report.size_bytes,
@@ -288,99 +377,134 @@ impl Leader {
                 reads: report.reads,
                 writes: report.writes,
                 lagging: report.lagging.iter().copied().map(ReplicaId).collect(),
+                load_key: report.load_key.clone(),
+                reshaped_ms,
+                hot_since_ms: busy.then_some(hot_since_ms),
             };
             self.ranges.insert(range.id, status);
         }
     }
 
-    fn schedule(&mut self, now_ms: u64, state: &PlacementState) {
-        self.transfers.retain(|_, t| now_ms < t.cooling_until_ms);
-        // Nobody came for the others in time.
-        self.pending.retain(|id, _| self.transfers.contains_key(id));
+    fn schedule(&mut self, now_ms: u64, state: &PlacementState, config: &Config) {
+        self.operators.time_out(now_ms);
+        self.held.retain(|_, until| now_ms < *until);
+        self.note_drains(state);
         if !self.is_ready(state) {
             self.reasons = vec![Reason {
-                scheduler: "all",
+                scheduler: Scheduler::Manual,
+                range: None,
                 text: self.not_ready(state),
             }];
             return;
         }
         let view = self.view(now_ms, state);
-        let (operators, reasons) = schedule::schedule(&view);
-        self.reasons = reasons;
-        for operator in operators {
-            let Step::TransferLeader(to) = operator.step;
-            let led_by = self
-                .routes
-                .get(operator.range)
-                .and_then(|route| route.leader);
-            let from = led_by.expect("a range that is led").store;
-            let cooling_until_ms = now_ms.saturating_add(view.config.leader_transfer_cooldown_ms);
-            self.transfers.insert(
-                operator.range,
-                Transfer {
-                    from,
-                    to,
-                    cooling_until_ms,
-                },
-            );
-            if self.ordered.len() == OPERATORS_KEPT_MAX {
-                self.ordered.pop_front();
+        self.reasons.clear();
+        for (scheduler, verdict) in schedule::schedule(&view) {
+            let enabled = scheduler.setting().is_none_or(|s| config.is_on(s));
+            let round = self.rounds.entry(scheduler).or_default();
+            round.note(now_ms, enabled, &verdict);
+            self.reasons.extend(verdict.reasons);
+            for proposal in verdict.proposals {
+                self.begin(now_ms, proposal);
             }
-            self.ordered.push_back((now_ms, operator.clone()));
-            self.pending.insert(operator.range, operator);
         }
     }
 
-    fn reply(&mut self, heartbeat: &Heartbeat, state: &PlacementState) -> HeartbeatReply {
+    fn begin(&mut self, now_ms: u64, proposal: Proposal) -> OperatorId {
+        let route = self.routes.get(proposal.range);
+        let epoch = route.expect("a range of the view").range.epoch;
+        self.operators.begin(now_ms, proposal, epoch)
+    }
+
+    fn reply(
+        &mut self,
+        now_ms: u64,
+        heartbeat: &Heartbeat,
+        state: &PlacementState,
+        config: &Config,
+    ) -> HeartbeatReply {
         let seen = match heartbeat.routes_term == self.term {
             true if heartbeat.routes_seen <= self.routes.seq() => heartbeat.routes_seen,
             _ => 0,
         };
-        let operators = self.take_operators(StoreId(heartbeat.store));
+        let orders = self.orders_for(now_ms, StoreId(heartbeat.store), state, config);
         HeartbeatReply {
             error: String::new(),
-            operators: operators.iter().map(Into::into).collect(),
+            orders: orders.iter().map(Into::into).collect(),
             routes_term: self.term,
             routes_seq: self.routes.seq(),
             routes: self.routes.changed_since(seen).map(Into::into).collect(),
             stores: state.stores.clone(),
             catalog_version: state.catalog_version,
             config: state.config.clone(),
+            gone: self.gone(&heartbeat.replicas),
         }
     }
 
-    /// What was ordered of `store` and not sent yet, if it still leads the ranges, unchanged.
-    fn take_operators(&mut self, store: StoreId) -> Vec<Operator> {
-        let ordered = |id: &RangeId| self.transfers.get(id).is_some_and(|t| t.from == store);
-        let due: Vec<RangeId> = self.pending.keys().copied().filter(ordered).collect();
-        let taken = due.iter().filter_map(|id| self.pending.remove(id));
-        let valid = |operator: &Operator| {
-            self.routes.get(operator.range).is_some_and(|route| {
-                route.range.epoch == operator.epoch
-                    && route.leader.is_some_and(|l| l.store == store)
+    /// The next steps of what is under way in the ranges that `store` leads.
+    fn orders_for(
+        &mut self,
+        now_ms: u64,
+        store: StoreId,
+        state: &PlacementState,
+        config: &Config,
+    ) -> Vec<Order> {
+        let routes = self
+            .operators
+            .running()
+            .filter_map(|o| self.routes.get(o.range));
+        let ranges: Vec<RangeView> = routes
+            .filter(|route| route.leader.is_some_and(|l| l.store == store))
+            .map(|route| self.range_view(now_ms, route, config))
+            .collect();
+        if ranges.is_empty() {
+            return Vec::new();
+        }
+        let stores = self.store_views(now_ms, state, config);
+        let advance = |range: &RangeView| self.operators.advance(now_ms, range, &stores);
+        ranges.iter().filter_map(advance).collect()
+    }
+
+    /// Those of `replicas` that a newer configuration of their range doesn't have.
+    fn gone(&self, replicas: &[ReplicaReport]) -> Vec<ReplicaReport> {
+        let newer = |r: &ReplicaReport| {
+            let range = &self.routes.get(RangeId(r.range))?.range;
+            let gone = range.epoch.conf_version > r.conf_version
+                && range.replicas.iter().all(|m| m.id.0 != r.replica);
+            gone.then(|| ReplicaReport {
+                conf_version: range.epoch.conf_version,
+                ..*r
             })
         };
-        taken.filter(valid).collect()
+        replicas.iter().filter_map(newer).collect()
     }
 
     /// Stores that have reported in full, and how many must.
     fn complete(&self, state: &PlacementState) -> (usize, usize) {
-        let present = || {
-            state
-                .stores
-                .iter()
-                .filter(|s| StoreState::of(s) != StoreState::Removed)
-        };
         let complete = |id| self.stores.get(&StoreId(id)).is_some_and(|s| s.complete);
         (
-            present().filter(|s| complete(s.store)).count(),
-            present().count() / 2 + 1,
+            present(state).filter(|s| complete(s.store)).count(),
+            present(state).count() / 2 + 1,
         )
     }
 
     fn not_ready(&self, state: &PlacementState) -> String {
         let (complete, needed) = self.complete(state);
         format!("{complete} stores have reported in full since this leader took over; waiting for {needed}")
+    }
+}
+
+/// Stores that are registered and not removed.
+fn present(state: &PlacementState) -> impl Iterator<Item = &StoreRecord> {
+    let stores = state.stores.iter();
+    stores.filter(|s| StoreState::of(s) != StoreState::Removed)
+}
+
+impl StoreStatus {
+    /// Whether its disk has little room left: it could not even be compacted in it.
+    fn is_full(&self) -> bool {
+        let all = self.disk_used_bytes + self.disk_free_bytes;
+        all > 0 && (self.disk_free_bytes < DISK_FREE_BYTES_MIN || self.disk_free_bytes < all / 20)
     }
 }
 

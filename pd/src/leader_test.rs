@@ -1,6 +1,7 @@
 //! The leader's soft state, from one heartbeat to the next.
 
 use super::*;
+use crate::operator::{ManualOperator, Progress};
 use rangekv_proto::internal::{self as pb, StoreRecord};
 use rangekv_proto::{Epoch, Replica, ReplicaRole};
 
@@ -56,11 +57,11 @@ fn full(store: u64, term: u64, ranges: &[u64]) -> Heartbeat {
 }
 
 fn transfers(reply: &HeartbeatReply) -> Vec<(u64, u64)> {
-    let to = |o: &pb::Operator| match o.step {
-        Some(pb::operator::Step::TransferLeader(to)) => (o.range, to),
-        None => panic!("an operator without a step"),
+    let to = |o: &pb::Order| match o.step {
+        Some(pb::order::Step::TransferLeader(to)) => (o.range, to),
+        _ => panic!("another order: {o:?}"),
     };
-    reply.operators.iter().map(to).collect()
+    reply.orders.iter().map(to).collect()
 }
 
 #[test]
@@ -135,42 +136,181 @@ fn scheduling_waits_for_full_reports_of_a_quorum() {
     let reply = leader.heartbeat(2_000, 7, &full(1, 6, &[2, 3, 4]), &state);
     // Store 3 has not been heard of: it gets nothing.
     assert_eq!(transfers(&reply), [(2, 2)]);
-    assert_eq!(reply.operators[0].reason, "n1 leads 3 ranges, n2 leads 0");
+    assert_eq!(reply.orders[0].reason, "n1 leads 3 ranges, n2 leads 0");
 }
 
 #[test]
-fn an_order_is_given_once_and_again_after_the_cool_down() {
+fn an_order_is_given_again_until_it_is_given_up_and_then_not_for_a_while() {
     let (mut leader, mut state) = (Leader::default(), state(2));
-    state
-        .config
-        .insert("leader-transfer-cooldown".into(), "10000".into());
+    let cooldown = ("leader-transfer-cooldown".into(), "10000".into());
+    state.config.extend([cooldown]);
     leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
     // Ordered in store 2's round, and kept for store 1.
     let other = leader.heartbeat(1_000, 7, &full(2, 6, &[]), &state);
     assert_eq!(transfers(&other), []);
-    let heartbeat = |leader: &mut Leader, now_ms, ranges: &[u64]| {
+    let heartbeat = |leader: &mut Leader, now_ms, outcomes: &[u64]| {
         leader.heartbeat(now_ms, 7, &full(2, 6, &[]), &state);
-        transfers(&leader.heartbeat(now_ms, 7, &full(1, 6, ranges), &state))
+        let outcome = |operator: &u64| pb::OrderOutcome {
+            operator: *operator,
+            error: "no".into(),
+        };
+        let heartbeat = Heartbeat {
+            outcomes: outcomes.iter().map(outcome).collect(),
+            ..full(1, 6, &[2, 3])
+        };
+        transfers(&leader.heartbeat(now_ms, 7, &heartbeat, &state))
     };
-    assert_eq!(heartbeat(&mut leader, 1_100, &[2, 3]), [(2, 2)]);
-    assert_eq!(heartbeat(&mut leader, 2_100, &[2, 3]), []);
-    assert_eq!(heartbeat(&mut leader, 10_900, &[2, 3]), []);
-    assert_eq!(heartbeat(&mut leader, 11_900, &[2, 3]), [(2, 2)]);
-    assert_eq!(leader.operators().count(), 2);
+    assert_eq!(heartbeat(&mut leader, 1_100, &[]), [(2, 2)]);
+    let id = leader.operators().next().unwrap().id.0;
+    assert_eq!(heartbeat(&mut leader, 2_100, &[]), []);
+    assert_eq!(
+        heartbeat(&mut leader, 6_200, &[]),
+        [(2, 2)],
+        "lost, it seems"
+    );
+    assert_eq!(heartbeat(&mut leader, 7_000, &[id]), []);
+    assert_eq!(heartbeat(&mut leader, 7_600, &[]), [(2, 2)], "it failed");
+    assert_eq!(heartbeat(&mut leader, 22_000, &[]), [], "given up");
+    let ended = leader.history().next().unwrap();
+    assert_eq!(
+        ended.progress,
+        Progress::TimedOut("transfer the leader to store 2: no".into())
+    );
+    assert_eq!(heartbeat(&mut leader, 31_000, &[]), []);
+    assert_eq!(heartbeat(&mut leader, 33_000, &[]), [(2, 2)]);
 }
 
 #[test]
-fn an_order_is_withheld_if_the_range_changed_meanwhile() {
+fn an_order_is_for_the_range_as_it_is_now() {
     let (mut leader, state) = (Leader::default(), state(2));
     leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
     leader.heartbeat(1_000, 7, &full(2, 6, &[]), &state);
     let mut heartbeat = full(1, 6, &[2, 3]);
     heartbeat.ranges[0].range = Some((&range(2, 2)).into());
+    let reply = leader.heartbeat(1_100, 7, &heartbeat, &state);
     assert_eq!(
-        transfers(&leader.heartbeat(1_100, 7, &heartbeat, &state)),
-        []
+        (transfers(&reply), reply.orders[0].version),
+        (vec![(2, 2)], 2)
     );
-    assert_eq!(leader.operators().count(), 1);
+}
+
+#[test]
+fn members_that_have_not_registered_yet_are_not_given_up() {
+    let (mut leader, state) = (Leader::default(), state(1));
+    for now_ms in [0, 1_000, 600_000] {
+        leader.heartbeat(now_ms, 7, &full(1, 6, &[2]), &state);
+        assert_eq!(leader.operators().count(), 0);
+    }
+    assert_eq!(leader.under_replicated(600_000, &state).len(), 1);
+}
+
+#[test]
+fn a_member_that_was_removed_is_told_so() {
+    let (mut leader, state) = (Leader::default(), state(3));
+    let mut report = full(1, 6, &[2]);
+    let mut range = range(2, 1);
+    range.epoch.conf_version = 5;
+    range.replicas.remove(2);
+    report.ranges[0].range = Some((&range).into());
+    leader.heartbeat(0, 7, &report, &state);
+    let replica = |range, replica, conf_version| ReplicaReport {
+        range,
+        replica,
+        conf_version,
+    };
+    let asks = Heartbeat {
+        // Removed; a member; newer than what is known; of a range that isn't.
+        replicas: vec![
+            replica(2, 23, 1),
+            replica(2, 22, 1),
+            replica(2, 29, 5),
+            replica(9, 1, 1),
+        ],
+        ..full(3, 6, &[])
+    };
+    let reply = leader.heartbeat(10, 7, &asks, &state);
+    assert_eq!(reply.gone, [replica(2, 23, 5)]);
+}
+
+#[test]
+fn by_hand() {
+    use ManualOperator::{AddReplica, MoveReplica, RemoveReplica, TransferLeader};
+    let (mut leader, state) = (Leader::default(), state(4));
+    let id = RangeId(2);
+    let to = |store| TransferLeader {
+        range: id,
+        to: StoreId(store),
+    };
+    let too_early = leader.submit(0, &state, to(2)).unwrap_err();
+    assert!(too_early.contains("waiting for 3"), "{too_early}");
+    leader.heartbeat(0, 7, &full(1, 6, &[2, 3]), &state);
+    for store in 2..=4 {
+        leader.heartbeat(0, 7, &full(store, 6, &[]), &state);
+    }
+    let move_to = |from, to| MoveReplica {
+        range: id,
+        from: StoreId(from),
+        to: StoreId(to),
+    };
+    let store = StoreId(4);
+    for (wanted, why) in [
+        (to(9), "there is no store 9"),
+        (to(4), "n4 has no replica of it"),
+        (to(1), "range 2 is so already: leader to store 1"),
+        (move_to(4, 3), "n4 has no replica of range 2"),
+        (move_to(2, 3), "n3 has a replica of range 2 already"),
+        (
+            TransferLeader {
+                range: RangeId(7),
+                to: StoreId(1),
+            },
+            "there is no range 7",
+        ),
+        (
+            RemoveReplica { range: id, store },
+            "n4 has no replica of range 2",
+        ),
+    ] {
+        assert_eq!(leader.submit(10, &state, wanted), Err(why.into()));
+    }
+    let first = leader.submit(10, &state, move_to(3, 4)).unwrap();
+    let add = AddReplica {
+        range: RangeId(3),
+        store,
+        voter: false,
+    };
+    let second = leader.submit(10, &state, add).unwrap();
+    assert!(second > first);
+    let busy = leader.submit(20, &state, to(2)).unwrap_err();
+    assert!(busy.contains("is under way for range 2"), "{busy}");
+    let reply = leader.heartbeat(20, 7, &full(1, 6, &[2, 3]), &state);
+    let steps: Vec<String> = reply
+        .orders
+        .iter()
+        .map(|o| {
+            crate::operator::Order::try_from(o)
+                .unwrap()
+                .step
+                .to_string()
+        })
+        .collect();
+    assert_eq!(steps, ["add a learner on store 4"; 2]);
+    let why = leader.why(30, &state, id);
+    assert!(
+        why[0]
+            .text
+            .contains("is under way: voters on 1 2 4; add a learner"),
+        "{why:?}"
+    );
+    leader.cancel(40, first).unwrap();
+    assert!(leader
+        .cancel(40, first)
+        .unwrap_err()
+        .contains("is not under way"));
+    assert_eq!(
+        leader.history().last().unwrap().progress,
+        Progress::Cancelled("stopped by hand".into())
+    );
 }
 
 #[test]
@@ -216,7 +356,7 @@ fn a_store_that_serves_is_not_removed() {
     leader.heartbeat(0, 7, &full(2, 6, &[]), &state);
     assert_eq!(
         check(&leader, 100, 2).unwrap_err(),
-        "store 2 is up and holds 2 replicas; stop it first"
+        "store 2 is up and holds 2 replicas; drain it first, or stop it"
     );
     assert_eq!(check(&leader, 100, 3), Ok(()));
     assert_eq!(check(&leader, 60_000, 2), Ok(()));

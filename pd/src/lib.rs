@@ -7,7 +7,9 @@
 //!   of names.
 //! - [`leader`]: the soft state beside it, on the store that leads range 1: heartbeats in,
 //!   [`routes`] and operators out.
-//! - [`schedule`]: which operators, and why not more.
+//! - [`view`]: the cluster at one instant; [`schedule`]: what should be done about it, and why
+//!   not more.
+//! - [`operator`]: what is being done; [`plan`]: the next step of it; [`operators`]: all of them.
 //! - [`client`]: the other end of the heartbeat, on every store.
 //!
 //! **Architecture invariant:** the placement driver never touches user data, and nothing that
@@ -18,7 +20,11 @@ pub mod client;
 pub mod config;
 pub mod keys;
 pub mod leader;
+pub mod operator;
+pub mod operators;
+pub mod plan;
 pub mod routes;
 pub mod schedule;
 pub mod state;
+pub mod view;
 mod wire;

@@ -6,20 +6,36 @@
 //!
 //! ```text
 //! config NAME=VALUE
-//! store ID NAME [silent] [draining]
+//! store ID NAME [silent] [lost] [draining] [full]
+//! only SCHEDULER...      (shows what these say)
 //! range ID[-ID] on STORE... led-by STORE|nobody [moving-to STORE] [lagging STORE] [cooling]
+//!     [held] [backing-off] [going-to STORE... by SCHEDULER]
 //! cooled                 (no range cools down any more)
+//! gone ID                (the store was removed)
 //! ```
 //! After a store of a range: `?` learner, `+` incoming voter, `-` demoting voter.
 //! `UPDATE_GOLDEN=1` rewrites the scripts; read the difference like code.
 
+mod model;
+
+use model::pursue;
 use proptest::prelude::*;
 use rangekv_pd::config::{self, Config};
-use rangekv_pd::schedule::{schedule, ClusterView, RangeView, Step, StoreView};
+use rangekv_pd::operator::{Goal, Proposal, Scheduler};
+use rangekv_pd::schedule::schedule;
+use rangekv_pd::view::{ClusterView, RangeView, StoreView};
 use rangekv_proto::{Epoch, RangeDescriptor, RangeId, Replica, ReplicaId, ReplicaRole, StoreId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
+
+/// A script's state.
+#[derive(Default)]
+struct Script {
+    view: ClusterView,
+    settings: BTreeMap<String, String>,
+    shown: BTreeSet<String>,
+}
 
 #[test]
 fn scripts() {
@@ -41,46 +57,52 @@ fn scripts() {
     }
 }
 
-fn play(script: &str) -> String {
-    let mut view = ClusterView::default();
-    let mut settings = BTreeMap::new();
+fn play(text: &str) -> String {
+    let mut script = Script::default();
     let mut blocks = Vec::new();
-    for block in script.split("\n\n") {
+    for block in text.split("\n\n") {
         let input: Vec<&str> = block.lines().take_while(|line| *line != "---").collect();
         for line in &input {
-            command(&mut view, &mut settings, line);
+            command(&mut script, line);
         }
-        blocks.push(format!("{}\n---\n{}", input.join("\n"), round(&mut view)));
+        blocks.push(format!("{}\n---\n{}", input.join("\n"), round(&mut script)));
     }
     blocks.join("\n")
 }
 
-fn command(view: &mut ClusterView, settings: &mut BTreeMap<String, String>, line: &str) {
+fn command(script: &mut Script, line: &str) {
+    let view = &mut script.view;
     let mut words = line.split_whitespace();
     match words.next() {
         None | Some("#") => {}
+        Some("only") => script.shown = words.map(str::to_owned).collect(),
         Some("config") => {
             let (name, value) = words.next().unwrap().split_once('=').unwrap();
-            settings.insert(name.to_owned(), config::check(name, value).unwrap());
-            view.config = Config::from_pairs(settings.iter());
+            let value = config::check(name, value).unwrap();
+            script.settings.insert(name.to_owned(), value);
+            view.config = Config::from_pairs(script.settings.iter());
         }
         Some("store") => {
             let id = StoreId(words.next().unwrap().parse().unwrap());
             let name = words.next().unwrap().to_owned();
             let rest: Vec<&str> = words.collect();
-            assert!(
-                rest.iter().all(|w| ["silent", "draining"].contains(w)),
-                "{line}"
-            );
-            let draining = rest.contains(&"draining");
+            let is = |word: &str| rest.contains(&word);
+            let known = ["silent", "lost", "draining", "full"];
+            assert!(rest.iter().all(|w| known.contains(w)), "{line}");
             view.stores.retain(|s| s.id != id);
             view.stores.push(StoreView {
                 id,
                 name,
-                live: !rest.contains(&"silent"),
-                draining,
+                live: !is("silent") && !is("lost"),
+                lost: is("lost"),
+                draining: is("draining"),
+                full: is("full"),
             });
             view.stores.sort_by_key(|s| s.id);
+        }
+        Some("gone") => {
+            let id = StoreId(words.next().unwrap().parse().unwrap());
+            view.stores.retain(|s| s.id != id);
         }
         Some("range") => {
             let ids = words.next().unwrap();
@@ -100,36 +122,7 @@ fn command(view: &mut ClusterView, settings: &mut BTreeMap<String, String>, line
 
 /// A range of which replica `10 * id + store` is on each store.
 fn range(id: u64, words: &[&str]) -> RangeView {
-    let mut replicas = Vec::new();
-    let (mut leader, mut moving_to, mut lagging, mut cooling) = (None, None, Vec::new(), false);
-    let mut clause = "";
-    for word in words {
-        match (*word, clause) {
-            ("cooling", _) => cooling = true,
-            ("on" | "led-by" | "moving-to" | "lagging", _) => clause = word,
-            ("nobody", "led-by") => leader = None,
-            (store, "led-by") => leader = Some(StoreId(store.parse().unwrap())),
-            (store, "moving-to") => moving_to = Some(StoreId(store.parse().unwrap())),
-            (store, "lagging") => lagging.push(ReplicaId(id * 10 + store.parse::<u64>().unwrap())),
-            (store, "on") => {
-                let number: u64 = store.trim_end_matches(['?', '+', '-']).parse().unwrap();
-                let role = match store.chars().last() {
-                    Some('?') => ReplicaRole::Learner,
-                    Some('+') => ReplicaRole::IncomingVoter,
-                    Some('-') => ReplicaRole::DemotingVoter,
-                    _ => ReplicaRole::Voter,
-                };
-                let id = ReplicaId(id * 10 + number);
-                replicas.push(Replica {
-                    id,
-                    store: StoreId(number),
-                    role,
-                });
-            }
-            (word, _) => panic!("unknown word {word}"),
-        }
-    }
-    RangeView {
+    let mut range = RangeView {
         range: RangeDescriptor {
             id: RangeId(id),
             start: id.to_be_bytes().to_vec().into(),
@@ -138,38 +131,108 @@ fn range(id: u64, words: &[&str]) -> RangeView {
                 conf_version: 1,
                 version: id,
             },
-            replicas,
+            replicas: Vec::new(),
         },
-        leader,
-        moving_to,
-        cooling,
-        lagging: lagging.into_iter().collect(),
+        ..RangeView::default()
+    };
+    let store = |word: &str| StoreId(word.parse().unwrap());
+    let mut clause = "";
+    for word in words {
+        match (*word, clause) {
+            ("cooling", _) => range.cooling = true,
+            ("held", _) => range.held = true,
+            ("backing-off", _) => range.backing_off = true,
+            ("hot", _) => range.hot = true,
+            ("reshaped", _) => range.reshaped = true,
+            ("for-balance", _) => range.goal_can_wait = true,
+            (
+                "on" | "led-by" | "moving-to" | "lagging" | "going-to" | "size" | "reads"
+                | "writes" | "load-key",
+                _,
+            ) => clause = word,
+            ("nobody", "led-by") => range.leader = None,
+            (word, "led-by") => range.leader = Some(store(word)),
+            (word, "size") => range.size_bytes = word.parse().unwrap(),
+            (word, "reads") => range.reads = word.parse().unwrap(),
+            (word, "writes") => range.writes = word.parse().unwrap(),
+            (word, "load-key") => range.load_key = word.to_owned().into(),
+            (word, "moving-to") => range.goal = Some(Goal::Lead(store(word))),
+            (word, "going-to") => {
+                let mut to = match range.goal.take() {
+                    Some(Goal::Place { voters, .. }) => voters,
+                    _ => BTreeSet::new(),
+                };
+                to.insert(store(word));
+                range.goal = Some(Goal::Place {
+                    voters: to,
+                    learners: BTreeSet::new(),
+                });
+            }
+            (word, "lagging") => {
+                let id = id * 10 + word.parse::<u64>().unwrap();
+                range.lagging.insert(ReplicaId(id));
+            }
+            (word, "on") => {
+                let number: u64 = word.trim_end_matches(['?', '+', '-']).parse().unwrap();
+                let role = match word.chars().last() {
+                    Some('?') => ReplicaRole::Learner,
+                    Some('+') => ReplicaRole::IncomingVoter,
+                    Some('-') => ReplicaRole::DemotingVoter,
+                    _ => ReplicaRole::Voter,
+                };
+                range.range.replicas.push(Replica {
+                    id: ReplicaId(id * 10 + number),
+                    store: StoreId(number),
+                    role,
+                });
+            }
+            (word, _) => panic!("unknown word {word}"),
+        }
     }
+    range
 }
 
-fn round(view: &mut ClusterView) -> String {
+/// One round of all schedulers; then everything that was wanted comes to be, step by step.
+fn round(script: &mut Script) -> String {
     let mut out = String::new();
-    let (operators, reasons) = schedule(view);
-    for operator in &operators {
-        let Step::TransferLeader(to) = operator.step;
-        let (range, epoch, why) = (operator.range, operator.epoch, &operator.reason);
-        let at = format!("{}/{}", epoch.conf_version, epoch.version);
-        writeln!(
-            out,
-            "range {range} at {at}: leader to store {to} because {why}"
-        )
-        .unwrap();
-        let range = view
-            .ranges
-            .iter_mut()
-            .find(|r| r.range.id == range)
-            .unwrap();
-        (range.leader, range.moving_to, range.cooling) = (Some(to), None, true);
+    let view = &mut script.view;
+    let mut reasons = Vec::new();
+    for (scheduler, verdict) in schedule(view) {
+        for p in verdict.proposals {
+            let epoch = view.range(p.range).unwrap().range.epoch;
+            let at = format!("{}/{}", epoch.conf_version, epoch.version);
+            let (range, goal, why) = (p.range, &p.goal, &p.reason);
+            writeln!(out, "range {range} at {at}: {goal} because {why}").unwrap();
+            arrive(view, &p, &mut out);
+        }
+        if script.shown.is_empty() || script.shown.contains(scheduler.name()) {
+            reasons.extend(verdict.reasons);
+        }
     }
     for reason in reasons {
-        writeln!(out, "{}: {}", reason.scheduler, reason.text).unwrap();
+        let about = reason
+            .range
+            .map_or(String::new(), |r| format!(" of range {r}"));
+        writeln!(out, "{}{about}: {}", reason.scheduler.name(), reason.text).unwrap();
     }
     out
+}
+
+fn arrive(view: &mut ClusterView, proposal: &Proposal, out: &mut String) {
+    let stores = view.stores.clone();
+    let mut ranges = view.ranges.iter_mut();
+    let range = ranges.find(|r| r.range.id == proposal.range).unwrap();
+    range.goal = None;
+    range.cooling = matches!(proposal.goal, Goal::Lead(_));
+    let (steps, stopped) = pursue(range, &proposal.goal, &stores);
+    if matches!(proposal.goal, Goal::Place { .. }) {
+        for step in steps {
+            writeln!(out, "  {step}").unwrap();
+        }
+    }
+    if let Some(why) = stopped {
+        writeln!(out, "  {why}").unwrap();
+    }
 }
 
 /// Up to six stores, some silent or draining, and ranges with replicas on random ones.
@@ -192,7 +255,9 @@ fn any_view() -> impl Strategy<Value = ClusterView> {
                 id: StoreId(id),
                 name: format!("n{id}"),
                 live,
+                lost: false,
                 draining,
+                full: false,
             })
             .collect();
         let ranges = ranges
@@ -225,9 +290,9 @@ fn any_view() -> impl Strategy<Value = ClusterView> {
                         ..range(id, &words).range
                     },
                     leader,
-                    moving_to: None,
                     cooling,
                     lagging,
+                    ..RangeView::default()
                 }
             });
         ClusterView {
@@ -246,25 +311,40 @@ fn spread(view: &ClusterView) -> u64 {
     counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0)
 }
 
+/// What the schedulers that move leaders want.
+fn transfers(view: &ClusterView) -> Vec<(RangeId, StoreId)> {
+    let leading = [Scheduler::EvictLeaders, Scheduler::BalanceLeaders];
+    let verdicts = schedule(view).into_iter();
+    let proposals = verdicts
+        .filter(|(s, _)| leading.contains(s))
+        .flat_map(|(_, v)| v.proposals);
+    let to = |p: Proposal| match p.goal {
+        Goal::Lead(to) => (p.range, to),
+        other => panic!("{other}"),
+    };
+    proposals.map(to).collect()
+}
+
 proptest! {
     #[test]
     fn every_order_is_allowed_and_useful(view in any_view()) {
-        let (operators, reasons) = schedule(&view);
-        prop_assert_eq!(&(operators.clone(), reasons.clone()), &schedule(&view));
-        prop_assert!(!reasons.is_empty());
-        let mut seen = std::collections::BTreeSet::new();
-        for operator in &operators {
-            prop_assert!(seen.insert(operator.range), "two operators for {}", operator.range);
-            let range = view.ranges.iter().find(|r| r.range.id == operator.range).unwrap();
-            let Step::TransferLeader(to) = operator.step;
-            let target = view.stores.iter().find(|s| s.id == to).unwrap();
-            let source = view.stores.iter().find(|s| Some(s.id) == range.leader).unwrap();
+        let round = schedule(&view);
+        prop_assert_eq!(&round, &schedule(&view));
+        prop_assert!(round.iter().all(|(_, v)| !v.reasons.is_empty() || !v.proposals.is_empty()));
+        let wanted = round.iter().flat_map(|(_, v)| &v.proposals);
+        let mut seen = BTreeSet::new();
+        for proposal in wanted {
+            prop_assert!(seen.insert(proposal.range), "two operators for {}", proposal.range);
+        }
+        for (id, to) in transfers(&view) {
+            let range = view.range(id).unwrap();
+            let target = view.store(to).unwrap();
+            let source = view.store(range.leader.unwrap()).unwrap();
             let replica = range.range.replica_on(to).unwrap();
             prop_assert!(target.live && !target.draining && source.live && to != source.id);
             prop_assert!(!range.cooling && !range.range.is_joint());
             prop_assert!(replica.role == ReplicaRole::Voter && !range.lagging.contains(&replica.id));
-            prop_assert!(operator.range != RangeId(1) || source.draining);
-            prop_assert_eq!(operator.epoch, range.range.epoch);
+            prop_assert!(id != RangeId(1) || source.draining);
         }
     }
 
@@ -272,16 +352,17 @@ proptest! {
     fn rounds_come_to_rest(view in any_view()) {
         let mut view = view;
         view.stores.iter_mut().for_each(|s| s.draining = false);
+        // Leaders alone.
+        view.config.off.extend(["replica-repair", "replica-balance"]);
         for _ in 0..40 {
             let before = spread(&view);
-            let (operators, _) = schedule(&view);
-            if operators.is_empty() {
+            let transfers = transfers(&view);
+            if transfers.is_empty() {
                 return Ok(());
             }
-            for operator in &operators {
-                let Step::TransferLeader(to) = operator.step;
-                let range = view.ranges.iter_mut().find(|r| r.range.id == operator.range).unwrap();
-                range.leader = Some(to);
+            for (id, to) in transfers {
+                let mut ranges = view.ranges.iter_mut();
+                ranges.find(|r| r.range.id == id).unwrap().leader = Some(to);
             }
             prop_assert!(spread(&view) <= before, "spread {} -> {}", before, spread(&view));
         }

@@ -76,7 +76,7 @@ pub struct Replica {
 }
 
 /// A range `[start, end)` and its members.
-#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Default, PartialEq, Eq, Debug, Hash)]
 pub struct RangeDescriptor {
     /// The range.
     pub id: RangeId,

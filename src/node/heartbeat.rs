@@ -1,25 +1,27 @@
 //! This store's heartbeats: what it reports, and what comes of the answers.
 //!
 //! The `pd` crate decides when and what ([`HeartbeatState`]); this file gathers the figures,
-//! sends, and hands on: routes to the router's cache, addresses to the book, operators to
-//! this store's worker.
+//! sends, and hands on: routes to the router's cache, addresses to the book, orders to
+//! those who carry them out.
 
 use super::book::{AddressBook, StoreEntry};
 use super::calls::Calls;
 use super::disk::DiskWatch;
-use super::once::once;
+use super::orders::Hands;
 use super::placement::now_ms;
 use super::stores::NodeStores;
+use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use rangekv_pd::client::{HeartbeatState, News, Vitals};
-use rangekv_pd::schedule::Operator;
+use rangekv_pd::operator::Order;
 use rangekv_pd::state::StoreState;
-use rangekv_proto::internal::{HeartbeatReply, RangeReport, StoreRecord};
-use rangekv_proto::{RangeDescriptor, RangeId, StoreId};
+use rangekv_proto::internal::{HeartbeatReply, RangeReport, ReplicaReport, StoreRecord};
+use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId};
 use rangekv_router::cache::SharedCache;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::meta::data_bounds;
+use rangekv_store::wire::{self, Envelope, Payload};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -54,7 +56,7 @@ pub struct Heartbeats {
     /// Told when the placement driver does not accept this store.
     pub rejected: mpsc::Sender<String>,
     /// The protocol's state.
-    pub state: Mutex<HeartbeatState>,
+    pub state: Arc<Mutex<HeartbeatState>>,
     /// When the process started.
     pub started: Instant,
 }
@@ -134,27 +136,52 @@ impl Heartbeats {
             tracing::error!(error = %e, "the addresses of the stores can't be kept");
         }
         self.stores.transport.connect_all();
-        for operator in news.operators {
-            self.carry_out(operator);
-        }
+        news.orders
+            .into_iter()
+            .for_each(|order| self.carry_out(order));
+        news.gone.iter().for_each(|gone| self.remove_replica(gone));
     }
 
-    fn carry_out(&self, operator: Operator) {
-        let mailbox = self.stores.mailbox.clone();
+    fn carry_out(&self, order: Order) {
+        let hands = Hands {
+            stores: self.stores.clone(),
+            calls: self.calls.clone(),
+            cache: self.cache.clone(),
+            engine: self.engine.clone(),
+        };
+        let state = self.state.clone();
         tokio::spawn(async move {
-            let (sink, response) = once();
-            mailbox.request(operator.request(), sink, 0);
-            let group = operator.range.0;
-            match response.await {
-                Ok(_) => {
-                    tracing::info!(group, step = ?operator.step, reason = operator.reason, "operator carried out")
-                }
-                // The placement driver sees that nothing changed, and decides anew.
+            let (operator, group) = (order.operator, order.range.0);
+            let (step, reason) = (order.step.to_string(), order.reason.clone());
+            let done = hands.carry_out(order).await;
+            match &done {
+                Ok(()) => tracing::info!(group, %operator, step, reason, "order carried out"),
+                // The placement driver decides anew by what it is told.
                 Err(error) => {
-                    tracing::info!(group, step = ?operator.step, %error, "operator not carried out")
+                    tracing::info!(group, %operator, step, error, "order not carried out")
                 }
             }
+            state
+                .lock()
+                .outcome(operator, done.err().unwrap_or_default());
         });
+    }
+
+    /// A newer configuration of the range doesn't have this store's replica.
+    fn remove_replica(&self, gone: &ReplicaReport) {
+        let envelope = Envelope {
+            range: RangeId(gone.range),
+            from: ReplicaId(0),
+            to: ReplicaId(gone.replica),
+            epoch: Epoch {
+                conf_version: gone.conf_version,
+                version: 0,
+            },
+            bounds: None,
+            payload: Payload::Gone,
+        };
+        let envelopes = wire::encode([&envelope]);
+        self.stores.mailbox.push_raft(self.stores.me, envelopes);
     }
 
     /// Sizes are found by reading: not on a thread that serves connections.
@@ -168,13 +195,19 @@ impl Heartbeats {
 
     fn vitals(&self, figures: &mut AllFigures) -> Vitals {
         let me = self.stores.me;
-        let led: Vec<(RangeDescriptor, u64)> = self
-            .stores
-            .shared
-            .routes()
-            .into_iter()
-            .filter_map(|(d, hint)| hint.filter(|h| h.store == me).map(|h| (d, h.term)))
-            .collect();
+        let (mut led, mut followed) = (Vec::new(), Vec::new());
+        for (descriptor, hint) in self.stores.shared.routes() {
+            match (hint, descriptor.replica_on(me)) {
+                (Some(hint), _) if hint.store == me => led.push((descriptor, hint.term)),
+                (_, Some(replica)) => followed.push(ReplicaReport {
+                    range: descriptor.id.0,
+                    replica: replica.id.0,
+                    conf_version: descriptor.epoch.conf_version,
+                }),
+                // It has applied its own removal, and members answer for that.
+                _ => {}
+            }
+        }
         figures.retain(|id, _| led.iter().any(|(d, _)| d.id == *id));
         let report = |(d, term): (RangeDescriptor, u64)| {
             let figures = figures.entry(d.id).or_default();
@@ -187,15 +220,23 @@ impl Heartbeats {
                 keys: 0,
                 reads: figures.reads_per_second,
                 writes: figures.writes_per_second,
-                lagging: Vec::new(),
+                lagging: self.lagging(d.id),
+                load_key: Bytes::new(),
             }
         };
         Vitals {
             led: led.into_iter().map(report).collect(),
+            followed,
             disk_used_bytes: self.disk.used_bytes(),
             disk_free_bytes: self.disk.free_bytes(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
         }
+    }
+
+    fn lagging(&self, range: RangeId) -> Vec<u64> {
+        let cell = self.stores.shared.cell(range);
+        let lagging = cell.map_or(Vec::new(), |cell| cell.lagging());
+        lagging.into_iter().map(|id| id.0).collect()
     }
 
     fn measure(&self, d: &RangeDescriptor, figures: &mut Figures) {

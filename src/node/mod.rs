@@ -3,7 +3,7 @@
 //! In reading order: what a node is told ([`options`]), who it is ([`identity`], [`seat`]) and
 //! how it gets there ([`bootstrap`], [`join`]); the worker's thread ([`mailbox`], [`driver`],
 //! [`watchdog`]); streams between stores ([`transport`], [`service`]); snapshots
-//! ([`snapshots`], [`receive`]); the placement driver's two ends ([`heartbeat`],
+//! ([`snapshots`], [`receive`]); the placement driver's two ends ([`heartbeat`], [`orders`],
 //! [`placement`]). [`prepare`] and
 //! [`process`] wire them together, [`entry`] gives it a runtime and signals.
 
@@ -40,6 +40,7 @@ pub mod snapshots;
 pub mod calls;
 pub mod heartbeat;
 pub mod once;
+pub mod orders;
 pub mod placement;
 pub mod stores;
 

@@ -66,7 +66,9 @@ impl Placement {
         look: impl FnOnce(&mut Leader, u64, &PlacementState) -> T,
     ) -> Result<T, RequestError> {
         let (term, state) = self.state().await?;
-        Ok(look(&mut self.leader.lock(), term, &state))
+        let mut leader = self.leader.lock();
+        leader.enter(now_ms(), term);
+        Ok(look(&mut leader, term, &state))
     }
 
     async fn heartbeat(&self, heartbeat: Bytes) -> Response {

@@ -22,6 +22,7 @@ use super::stores::NodeStores;
 use super::transport::Transport;
 use super::watchdog::{self, Pulse};
 use anyhow::Context;
+use parking_lot::Mutex;
 use rangekv_pd::client::HeartbeatState;
 use rangekv_proto::StoreId;
 use rangekv_router::cache::SharedCache;
@@ -125,7 +126,7 @@ pub async fn prepare(
         routes_wanted,
         rejected,
         registered: AtomicBool::new(false),
-        state: HeartbeatState::new(me, identity.incarnation).into(),
+        state: Arc::new(Mutex::new(HeartbeatState::new(me, identity.incarnation))),
         started,
     });
 

@@ -7,7 +7,7 @@
 
 use crate::metrics::Metrics;
 use parking_lot::RwLock;
-use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId};
+use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -26,6 +26,8 @@ pub struct RangeCell {
     version: AtomicU64,
     route: RwLock<Option<Arc<Route>>>,
     routes_generation: Arc<AtomicU64>,
+    /// Replicas that lag, as the leader last saw; of use only while this store leads.
+    lagging: RwLock<Vec<ReplicaId>>,
     /// Local reads served since the start.
     pub reads: AtomicU64,
     /// Writes evaluated since the start.
@@ -73,6 +75,16 @@ impl RangeCell {
         }
         *route = Some(Arc::new((descriptor.clone(), leader)));
         self.routes_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Publishes which replicas lag.
+    pub fn set_lagging(&self, lagging: Vec<ReplicaId>) {
+        *self.lagging.write() = lagging;
+    }
+
+    /// Replicas that lag, as the leader last saw.
+    pub fn lagging(&self) -> Vec<ReplicaId> {
+        self.lagging.read().clone()
     }
 
     /// Bounds and leader, as this store knows them; `None` while uninitialised.

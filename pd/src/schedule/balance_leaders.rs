@@ -8,40 +8,29 @@
 //! Range 1 counts as a leadership and stays where it is. Stores that are silent can't be told
 //! anything, and stores that drain are evict_leaders.rs's.
 
-use super::{tally, ClusterView, Obstacle, Operator, RangeView, Reason};
+use super::{tally, Obstacle, Verdict};
+use crate::operator::{Goal, Proposal, Scheduler};
+use crate::view::{ClusterView, RangeView};
 use rangekv_proto::{StoreId, PLACEMENT_RANGE};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-const NAME: &str = "balance-leaders";
+const ME: Scheduler = Scheduler::BalanceLeaders;
 
-/// At most `leader-transfers-max` transfers.
-pub fn schedule(view: &ClusterView) -> (Vec<Operator>, Vec<Reason>) {
-    let quiet = |text: String| {
-        (
-            Vec::new(),
-            vec![Reason {
-                scheduler: NAME,
-                text,
-            }],
-        )
-    };
-    if !view.config.leader_balance {
-        return quiet("switched off by leader-balance".into());
-    }
+/// At most `leader-transfers-max` transfers under way.
+pub fn schedule(view: &ClusterView) -> Verdict {
     let all = view.leaders();
-    let mut leaders: BTreeMap<StoreId, u64> = view.targets().map(|s| (s, all[&s])).collect();
+    let mut leaders: BTreeMap<StoreId, u64> = view.can_lead().map(|s| (s, all[&s])).collect();
     if leaders.len() < 2 {
-        return quiet(format!(
-            "stores that can lead: {}; balance takes two",
-            leaders.len()
-        ));
+        let text = format!("stores that can lead: {}; balance takes two", leaders.len());
+        return Verdict::quiet(ME, text);
     }
     let mean = leaders.values().sum::<u64>() / leaders.len() as u64;
     let tolerance = view.config.leader_balance_tolerance.max(mean / 20);
 
+    let room = view.transfers_left();
     let mut view = view.clone();
-    let mut operators = Vec::new();
+    let mut verdict = Verdict::default();
     let text = loop {
         let counts: Vec<String> = leaders
             .iter()
@@ -52,8 +41,8 @@ pub fn schedule(view: &ClusterView) -> (Vec<Operator>, Vec<Reason>) {
         if leaders[&most] - leaders[&least] <= tolerance {
             break format!("leaders are balanced within {tolerance}: {counts}");
         }
-        if operators.len() as u64 >= view.config.leader_transfers_max {
-            break format!("no more transfers in this round: {counts}");
+        if verdict.proposals.len() as u64 >= room {
+            break format!("no more transfers at a time: {counts}");
         }
         let Some((range, from, to)) = best_move(&view, &leaders, tolerance) else {
             let stuck = tally(led_by(&view, most).filter_map(|r| obstacle(r, least)));
@@ -63,28 +52,25 @@ pub fn schedule(view: &ClusterView) -> (Vec<Operator>, Vec<Reason>) {
                 view.name(least)
             );
         };
-        let operator = range.transfer(
-            to,
-            format!(
+        let proposal = Proposal {
+            range: range.range.id,
+            goal: Goal::Lead(to),
+            scheduler: ME,
+            reason: format!(
                 "{} leads {} ranges, {} leads {}",
                 view.name(from),
                 leaders[&from],
                 view.name(to),
                 leaders[&to]
             ),
-        );
+        };
         *leaders.get_mut(&from).expect("a source") -= 1;
         *leaders.get_mut(&to).expect("a target") += 1;
-        view.assume(std::slice::from_ref(&operator));
-        operators.push(operator);
+        view.assume(std::slice::from_ref(&proposal));
+        verdict.proposals.push(proposal);
     };
-    (
-        operators,
-        vec![Reason {
-            scheduler: NAME,
-            text,
-        }],
-    )
+    verdict.because(ME, text);
+    verdict
 }
 
 /// The stores that lead most and least.

@@ -102,6 +102,10 @@ impl Replica {
                 d.id
             ));
         }
+        if change.changes.len() > 1 && !enters_joint(change) {
+            // raft would enter a joint configuration for these as well, and leave it by itself.
+            return Err("only promotions and demotions can be made several at once".into());
+        }
         for (i, c) in change.changes.iter().enumerate() {
             let (id, store) = (ReplicaId(c.replica), StoreId(c.store));
             if change.changes[..i].iter().any(|o| o.replica == c.replica) {

@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod evaluate;
+mod progress;
 pub mod reads;
 pub mod ready;
 

@@ -83,6 +83,9 @@ pub struct GroupView {
     pub leased: bool,
 }
 
+/// Ticks between two looks of a leader at how far its replicas are.
+const PROGRESS_TICKS: u64 = 5;
+
 /// See the module's documentation.
 pub struct Worker {
     config: Config,
@@ -377,6 +380,10 @@ impl Worker {
             }
         }
         self.count_replicas();
+        if self.ticks.is_multiple_of(PROGRESS_TICKS) {
+            let led = self.replicas.values().filter(|r| r.is_leader());
+            led.for_each(|r| r.publish_progress(&self.config));
+        }
         if self.ticks.is_multiple_of(20) {
             self.collect_log();
             self.ask_whether_members(now);

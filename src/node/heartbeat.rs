@@ -220,7 +220,7 @@ impl Heartbeats {
                 keys: 0,
                 reads: figures.reads_per_second,
                 writes: figures.writes_per_second,
-                lagging: self.lagging(d.id),
+                lagging: self.lagging(&d),
                 load_key: Bytes::new(),
             }
         };
@@ -233,10 +233,13 @@ impl Heartbeats {
         }
     }
 
-    fn lagging(&self, range: RangeId) -> Vec<u64> {
-        let cell = self.stores.shared.cell(range);
-        let lagging = cell.map_or(Vec::new(), |cell| cell.lagging());
-        lagging.into_iter().map(|id| id.0).collect()
+    /// Members of which the leader, which is here, doesn't know that they keep up.
+    fn lagging(&self, d: &RangeDescriptor) -> Vec<u64> {
+        let cell = self.stores.shared.cell(d.id);
+        let current = cell.map_or(Vec::new(), |cell| cell.keeping_up());
+        let others = d.replicas.iter().filter(|r| r.store != self.stores.me);
+        let lagging = others.filter(|r| !current.contains(&r.id));
+        lagging.map(|r| r.id.0).collect()
     }
 
     fn measure(&self, d: &RangeDescriptor, figures: &mut Figures) {

@@ -26,8 +26,8 @@ pub struct RangeCell {
     version: AtomicU64,
     route: RwLock<Option<Arc<Route>>>,
     routes_generation: Arc<AtomicU64>,
-    /// Replicas that lag, as the leader last saw; of use only while this store leads.
-    lagging: RwLock<Vec<ReplicaId>>,
+    /// Other replicas that keep up, as the leader last saw; of use only while this store leads.
+    keeping_up: RwLock<Vec<ReplicaId>>,
     /// Local reads served since the start.
     pub reads: AtomicU64,
     /// Writes evaluated since the start.
@@ -77,14 +77,14 @@ impl RangeCell {
         self.routes_generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Publishes which replicas lag.
-    pub fn set_lagging(&self, lagging: Vec<ReplicaId>) {
-        *self.lagging.write() = lagging;
+    /// Publishes which other replicas keep up.
+    pub fn set_keeping_up(&self, replicas: Vec<ReplicaId>) {
+        *self.keeping_up.write() = replicas;
     }
 
-    /// Replicas that lag, as the leader last saw.
-    pub fn lagging(&self) -> Vec<ReplicaId> {
-        self.lagging.read().clone()
+    /// Other replicas that keep up, as the leader last saw.
+    pub fn keeping_up(&self) -> Vec<ReplicaId> {
+        self.keeping_up.read().clone()
     }
 
     /// Bounds and leader, as this store knows them; `None` while uninitialised.

@@ -6,33 +6,26 @@ use raft::ProgressState;
 use rangekv_proto::ReplicaId;
 
 impl Replica {
-    /// Replicas that could not take a vote or the lead now: far behind, receiving a snapshot,
-    /// or not answering. Empty unless this replica leads.
-    pub fn lagging(&self, config: &Config) -> Vec<ReplicaId> {
+    /// Other replicas that could take a vote or the lead now: they answer, and are not far
+    /// behind. Empty unless this replica leads.
+    pub fn keeping_up(&self, config: &Config) -> Vec<ReplicaId> {
         if !self.is_leader() {
             return Vec::new();
         }
         let last = self.raw.raft.raft_log.last_index();
-        let others = self
-            .raw
-            .raft
-            .prs()
-            .iter()
-            .filter(|(id, _)| **id != self.id.0);
-        let mut lagging: Vec<ReplicaId> = others
-            .filter(|(_, p)| {
-                p.state != ProgressState::Replicate
-                    || p.matched == 0
-                    || p.matched + config.catch_up_entries_max < last
-            })
+        let near = |matched: u64| matched > 0 && matched + config.catch_up_entries_max >= last;
+        let all = self.raw.raft.prs().iter();
+        let current = all.filter(|(_, p)| p.state == ProgressState::Replicate && near(p.matched));
+        let others = current
             .map(|(id, _)| ReplicaId(*id))
-            .collect();
-        lagging.sort_unstable();
-        lagging
+            .filter(|id| *id != self.id);
+        let mut others: Vec<ReplicaId> = others.collect();
+        others.sort_unstable();
+        others
     }
 
     /// Publishes it.
     pub fn publish_progress(&self, config: &Config) {
-        self.cell().set_lagging(self.lagging(config));
+        self.cell().set_keeping_up(self.keeping_up(config));
     }
 }

@@ -74,7 +74,8 @@ fn within<'a>(
 pub struct Context<'a> {
     /// Milliseconds since the Unix epoch; never runs backwards within a range.
     pub now_ms: u64,
-    /// Random bits, fresh for each command.
+    /// Random bits, fresh for each command: no two commands that are evaluated with the same
+    /// `now_ms` in one range have the same lowest 20.
     pub seed: u64,
     /// First key of the range.
     pub start: &'a [u8],
@@ -86,6 +87,7 @@ pub struct Context<'a> {
 pub struct Txn<'a> {
     view: &'a dyn View,
     writes: BTreeMap<Bytes, Option<Bytes>>,
+    bytes: usize,
 }
 
 impl<'a> Txn<'a> {
@@ -94,22 +96,34 @@ impl<'a> Txn<'a> {
         Txn {
             view,
             writes: BTreeMap::new(),
+            bytes: 0,
         }
     }
 
     /// Sets `key`.
     pub fn put(&mut self, key: impl Into<Bytes>, value: impl Into<Bytes>) {
-        self.writes.insert(key.into(), Some(value.into()));
+        let (key, value) = (key.into(), value.into());
+        self.bytes += key.len() + value.len();
+        self.writes.insert(key, Some(value));
     }
 
     /// Removes `key`.
     pub fn delete(&mut self, key: impl Into<Bytes>) {
-        self.writes.insert(key.into(), None);
+        let key = key.into();
+        self.bytes += key.len();
+        self.writes.insert(key, None);
     }
 
     /// Forgets all writes.
     pub fn clear(&mut self) {
         self.writes.clear();
+        self.bytes = 0;
+    }
+
+    /// How many records are written or deleted, and bytes of keys and values in all writes so
+    /// far, those included that another one of the same key replaced.
+    pub fn size(&self) -> (usize, usize) {
+        (self.writes.len(), self.bytes)
     }
 
     /// Whether nothing was written.

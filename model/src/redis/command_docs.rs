@@ -126,20 +126,38 @@ fn describe(reply: &mut Reply, spec: &Spec) {
 
 /// The key specifications: where keys begin, and how to find the others.
 fn describe_keys(reply: &mut Reply, spec: &Spec) {
-    if spec.first_key == 0 {
-        reply.set(0);
-        return;
-    }
     let access: [&str; 2] = match spec.is_readonly() {
         true => ["RO", "access"],
         false => ["RW", "update"],
     };
-    // Counted from the first key, unless it counts from the end.
-    let last = match i64::from(spec.last_key) {
-        last if last < 0 => last,
-        last => last - i64::from(spec.first_key),
-    };
-    reply.set(1).map(3);
+    let fixed = spec.first_key > 0;
+    reply.set(usize::from(fixed) + usize::from(spec.count_at > 0));
+    if fixed {
+        // Counted from the first key, unless it counts from the end.
+        let last = match i64::from(spec.last_key) {
+            last if last < 0 => last,
+            last => last - i64::from(spec.first_key),
+        };
+        begin_keys(reply, access, spec.first_key);
+        reply.bulk(b"find_keys").map(2).bulk(b"type").bulk(b"range");
+        reply.bulk(b"spec").map(3).bulk(b"lastkey").int(last);
+        reply.bulk(b"keystep").int(i64::from(spec.key_step));
+        reply.bulk(b"limit").int(0);
+    }
+    if spec.count_at > 0 {
+        begin_keys(reply, access, spec.count_at);
+        reply
+            .bulk(b"find_keys")
+            .map(2)
+            .bulk(b"type")
+            .bulk(b"keynum");
+        reply.bulk(b"spec").map(3).bulk(b"keynumidx").int(0);
+        reply.bulk(b"firstkey").int(1).bulk(b"keystep").int(1);
+    }
+}
+
+fn begin_keys(reply: &mut Reply, access: [&str; 2], index: u8) {
+    reply.map(3);
     reply
         .bulk(b"flags")
         .set(2)
@@ -154,11 +172,7 @@ fn describe_keys(reply: &mut Reply, spec: &Spec) {
         .bulk(b"spec")
         .map(1)
         .bulk(b"index")
-        .int(i64::from(spec.first_key));
-    reply.bulk(b"find_keys").map(2).bulk(b"type").bulk(b"range");
-    reply.bulk(b"spec").map(3).bulk(b"lastkey").int(last);
-    reply.bulk(b"keystep").int(i64::from(spec.key_step));
-    reply.bulk(b"limit").int(0);
+        .int(i64::from(index));
 }
 
 fn categories(spec: &Spec) -> Vec<&'static str> {
@@ -179,8 +193,15 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
             categories.push(category);
         }
     }
-    if spec.group == Group::String {
-        categories.push("string");
+    match spec.group {
+        Group::String => categories.push("string"),
+        Group::Hash => categories.push("hash"),
+        Group::List => categories.push("list"),
+        Group::Set => categories.push("set"),
+        Group::SortedSet => categories.push("sortedset"),
+        Group::Bitmap => categories.push("bitmap"),
+        Group::HyperLogLog => categories.push("hyperloglog"),
+        _ => {}
     }
     categories.push(if has(Flags::FAST) { "fast" } else { "slow" });
     if has(Flags::DANGEROUS) {
@@ -210,7 +231,7 @@ fn docs(names: &[Bytes], protocol: Protocol) -> Bytes {
 
 fn getkeys(args: &[Bytes], protocol: Protocol) -> Outcome {
     let spec = spec::lookup(&args[0]).ok_or(CommandError::GetKeysUnknown)?;
-    if spec.first_key == 0 {
+    if spec.first_key == 0 && spec.count_at == 0 {
         return Err(CommandError::GetKeysNone);
     }
     if !spec.accepts(args.len()) {

@@ -109,6 +109,15 @@ pub enum CommandError {
     /// `COMMAND GETKEYS` with the wrong number of arguments.
     #[error("ERR Invalid number of arguments specified for command")]
     GetKeysArity,
+    /// `ZUNION` and its kin of no keys; for the named command.
+    #[error("ERR at least 1 input key is needed for '{0}' command")]
+    NoInputKey(&'static str),
+    /// What a single command has to say, in full.
+    #[error("{0}")]
+    Of(&'static str),
+    /// More than one entry of the log should hold.
+    #[error("ERR the command would write more than 64 MiB of elements at once")]
+    TooMuch,
     /// A command which the router answers was sent to a range: a defect of the sender.
     #[error("ERR '{0}' is not evaluated within a range")]
     NotEvaluated(&'static str),

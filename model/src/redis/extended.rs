@@ -111,6 +111,30 @@ impl Extended {
         }
     }
 
+    /// Whether it is infinite, as read or as a sum.
+    pub fn is_infinite(self) -> bool {
+        self.magnitude == Magnitude::TooLarge
+    }
+
+    /// The nearest double; infinite if there is none.
+    pub fn to_double(self) -> f64 {
+        let value = match self.magnitude {
+            Magnitude::Zero => 0.0,
+            Magnitude::TooLarge => f64::INFINITY,
+            Magnitude::Finite { mantissa, exponent } => {
+                // In steps within what a double's power can be.
+                let exponent = exponent.clamp(-2200, 2200) as i32;
+                let half = exponent / 2;
+                mantissa as f64 * 2f64.powi(half) * 2f64.powi(exponent - half)
+            }
+        };
+        if self.negative {
+            -value
+        } else {
+            value
+        }
+    }
+
     /// Plain decimal notation, rounded to 17 digits after the point, without trailing zeros.
     /// `None` if the number is infinite.
     pub fn to_decimal(self) -> Option<String> {

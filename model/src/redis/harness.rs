@@ -57,6 +57,7 @@ impl Keyspace {
         let command = encode_command(Protocol::Resp2, self.db, args);
         let reply = RedisModel.evaluate(&context, &command, &mut txn);
         let writes = txn.into_writes();
+        self.seed = self.seed.wrapping_add(1);
         self.reads = view.reads.get();
         self.writes = writes.len();
         for (key, record) in writes {

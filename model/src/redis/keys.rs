@@ -14,6 +14,27 @@
 //!   consists of follows with non-empty sub-keys, so that metadata and elements of one
 //!   user key are neighbours: all its records lie in `[prefix, after_user_key(prefix))`.
 //!
+//! Sub-keys of collections:
+//!
+//! ```text
+//! version, 8 bytes big-endian | 10 | hash, 6 bytes | member or field
+//!                             | 20 | position, 8 bytes | fraction
+//!                             | 30 | score, 8 bytes | member
+//!                             | 40 + level | nothing, or score, 8 bytes | member
+//! ```
+//!
+//! - The version is that of the collection's metadata. Elements of any other version are
+//!   garbage: what a deleted or replaced collection left behind, for [`sweep`](super::sweep).
+//! - `10`: hash fields, set members, and members of sorted sets, in the order of
+//!   [`member_hash`]: a place in it is a cursor of `HSCAN` and its kin that no change to
+//!   other elements moves, and a random place is near a random element.
+//! - `20`: list elements; see [`position`](super::position).
+//! - `30`: members of sorted sets in their order: the score's bits, made to compare as
+//!   numbers do ([`score_bytes`]), then the member.
+//! - `41` and above: how many members lie between two of them; see [`rank`](super::rank).
+//! - A sub-key of a version stays between those of its neighbours, so that a collection can be
+//!   cut within itself should a range ever have to.
+//!
 //! Invariants: `decode(record_key(db, k)) == (slot(k), db, k)`; within a slot and database
 //! record keys order as user keys do.
 
@@ -199,6 +220,70 @@ pub fn next_user_key_prefix(record: &[u8]) -> Option<Bytes> {
     user_key_prefix(record).map(after_user_key)
 }
 
+/// Length of the version that every sub-key begins with.
+pub const VERSION_BYTES: usize = 8;
+/// Sub-keys of members and fields.
+pub const MEMBERS: u8 = 0x10;
+/// Sub-keys of list elements.
+pub const POSITIONS: u8 = 0x20;
+/// Sub-keys of members in the order of their scores.
+pub const SCORES: u8 = 0x30;
+/// Plus the level, 1 to [`LEVELS`]: sub-keys of counts.
+pub const COUNTS: u8 = 0x40;
+/// Levels of counts that a sorted set has at most.
+pub const LEVELS: u8 = 10;
+/// Bits of [`member_hash`].
+pub const HASH_BITS: u32 = 48;
+
+/// Where a member stands among the elements of its collection: 0 to 2^48 - 1. FNV-1a, then
+/// MurmurHash3's finalizer; part of the format.
+pub fn member_hash(member: &[u8]) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in member {
+        hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    mix(hash) >> (64 - HASH_BITS)
+}
+
+/// MurmurHash3's finalizer: every bit of the result depends on every bit of `hash`.
+pub(crate) fn mix(mut hash: u64) -> u64 {
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    hash ^ (hash >> 33)
+}
+
+/// Eight bytes that order as scores do; the two zeros are one.
+pub fn score_bytes(score: f64) -> [u8; 8] {
+    debug_assert!(!score.is_nan(), "NaN has no place among scores");
+    let bits = (score + 0.0).to_bits();
+    let sign = 1 << 63;
+    let ordered = if bits & sign == 0 { bits | sign } else { !bits };
+    ordered.to_be_bytes()
+}
+
+/// The score whose [`score_bytes`] these are.
+pub fn score_of(bytes: [u8; 8]) -> f64 {
+    let ordered = u64::from_be_bytes(bytes);
+    let sign = 1 << 63;
+    f64::from_bits(if ordered & sign == 0 {
+        !ordered
+    } else {
+        ordered & !sign
+    })
+}
+
+/// The start of the sub-keys of one version: the record key, and the version.
+pub fn version_prefix(record: &[u8], version: u64) -> Vec<u8> {
+    [record, &version.to_be_bytes()].concat()
+}
+
+/// The version of an element's record, if the key is one's.
+pub fn element_version(key: &[u8]) -> Option<u64> {
+    let prefix = user_key_prefix(key)?;
+    let version = key[prefix.len()..].first_chunk::<VERSION_BYTES>()?;
+    Some(u64::from_be_bytes(*version))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,6 +412,25 @@ mod tests {
             if let Some((_, db, key)) = decode(&[&[TAG, 0, 1, 2][..], &bytes].concat()) {
                 prop_assert_eq!(db, 2);
                 prop_assert!(key.len() <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn scores_order_as_numbers_and_round_trip(a: f64, b: f64) {
+            prop_assume!(!a.is_nan() && !b.is_nan());
+            prop_assert_eq!(score_bytes(a).partial_cmp(&score_bytes(b)), a.partial_cmp(&b));
+            prop_assert_eq!(score_of(score_bytes(a)), a);
+            prop_assert_eq!(score_bytes(-0.0), score_bytes(0.0));
+        }
+
+        #[test]
+        fn elements_of_a_version_are_neighbours(key in user_key(), a: u64, b: u64, sub in user_key()) {
+            let record = record_key(0, &key);
+            let element = [&version_prefix(&record, a)[..], &sub].concat();
+            prop_assert_eq!(element_version(&element), Some(a));
+            prop_assert_eq!(element_version(&record), None);
+            if a < b {
+                prop_assert!(element < version_prefix(&record, b));
             }
         }
     }

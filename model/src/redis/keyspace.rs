@@ -2,15 +2,17 @@
 //! `RENAMENX`, `COPY`.
 
 use super::call::{Call, Outcome};
+use super::collection::Collection;
 use super::error::CommandError;
 use super::keys;
+use super::meta::Meta;
 use super::number;
 use super::reply;
 use super::value::{Kind, Value};
 use bytes::Bytes;
 
-/// `DEL key …`, `UNLINK key …`: how many there were. There is nothing to free in the
-/// background that a command would have to wait for, so that both are the same.
+/// `DEL key …`, `UNLINK key …`: how many there were. What collections leave behind is removed
+/// in the background either way.
 pub(crate) fn del(call: &mut Call<'_, '_>) -> Outcome {
     let mut deleted = 0;
     for index in 1..call.args.len() {
@@ -63,20 +65,25 @@ pub(crate) fn renamenx(call: &mut Call<'_, '_>) -> Outcome {
 fn relocate(call: &mut Call<'_, '_>, key: Bytes, value: &Value<Bytes>) -> Result<(), CommandError> {
     let destination = call.key(2);
     if destination != key {
-        write_copy(call, destination, value)?;
+        write_copy(call, &key, destination, value)?;
         call.delete(key);
     }
     Ok(())
 }
 
-/// Writes a whole value under another key. Elements that a later version may have added to
-/// the value could not be moved along, so that this is refused.
+/// Writes a whole value under another key: of a collection, all elements. A value of a type
+/// that only a later version knows is refused, since its elements could not be moved along.
 fn write_copy(
     call: &mut Call<'_, '_>,
+    from: &Bytes,
     to: Bytes,
     value: &Value<Bytes>,
 ) -> Result<(), CommandError> {
-    if value.kind == Kind::Unknown {
+    if let Some(meta) = Meta::parse(value) {
+        Collection::new(from.clone(), meta).copy_to(call, &to);
+        return Ok(());
+    }
+    if value.kind != Kind::String {
         return Err(CommandError::WrongType);
     }
     call.put(to, value.with_expiry(value.expires_at_ms));
@@ -107,7 +114,7 @@ pub(crate) fn copy(call: &mut Call<'_, '_>) -> Outcome {
     if !replace && call.read(&destination).is_some() {
         return Ok(reply::int(0));
     }
-    write_copy(call, destination, &value)?;
+    write_copy(call, &key, destination, &value)?;
     Ok(reply::int(1))
 }
 

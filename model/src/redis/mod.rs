@@ -10,32 +10,55 @@
 //! - `GET` reads one record; `SET` without options reads none.
 //! - A command whose reply is an error has written nothing, save for such removals.
 //! - All records of one user key are neighbours ([`keys`]), and a split never parts them.
+//! - A collection has a record per element beside its [metadata](meta); what it costs to use an
+//!   element does not depend on how many there are ([`collection`]).
+//! - Deleting or replacing a collection is one write; [`sweep`] removes the elements.
 //!
 //! Left out on purpose: memory limits and eviction, and recording when a key was last used.
 
 mod bignum;
+mod bitfield;
+mod bitmap;
 mod call;
 pub mod codec;
+pub mod collection;
 pub mod command_docs;
 mod counter;
 pub mod error;
 mod expire;
 mod extended;
+mod float;
 pub mod glob;
 #[cfg(test)]
 mod harness;
+mod hash;
+mod hyperloglog;
 pub mod keys;
 mod keyspace;
 pub mod lcs;
+mod list;
+pub mod meta;
 pub mod number;
 mod object;
 pub mod paging;
+pub mod position;
+mod random;
+pub mod rank;
+mod registers;
 pub mod reply;
+mod scan;
+mod set;
+mod set_algebra;
 mod set_options;
 pub mod spec;
 pub mod string;
 mod string_edit;
+pub mod sweep;
 pub mod value;
+mod zset;
+mod zset_algebra;
+mod zset_pop;
+mod zset_range;
 
 use crate::eval::{Context, Evaluator, Txn};
 use bytes::Bytes;
@@ -43,6 +66,8 @@ use call::{Call, Outcome};
 use error::CommandError;
 use expire::Unit::{Milliseconds, Seconds};
 pub use lcs::lcs;
+use spec::Group;
+use value::Kind;
 
 /// Evaluates Redis commands.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,6 +93,11 @@ impl Evaluator for RedisModel {
             call.txn.clear();
             return CommandError::OutsideRange.to_reply();
         }
+        let (records, bytes) = call.txn.size();
+        if records > WRITTEN_RECORDS_FREE && bytes > WRITTEN_BYTES_MAX {
+            call.txn.clear();
+            return CommandError::TooMuch.to_reply();
+        }
         outcome.unwrap_or_else(|error| error.to_reply())
     }
 
@@ -75,6 +105,12 @@ impl Evaluator for RedisModel {
         split_key(start, end, near)
     }
 }
+
+/// What one command may write, keys and values together: it becomes one entry of the log, which
+/// every replica has to take in at once. `SUNIONSTORE` or `RENAME` of a huge collection would.
+const WRITTEN_BYTES_MAX: usize = 64 << 20;
+/// Commands that write no more records than this are bounded by what the client had to send.
+const WRITTEN_RECORDS_FREE: usize = 1000;
 
 fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
     let name = &call.args[0];
@@ -127,7 +163,127 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         "pexpiretime" => expire::ttl(call, Milliseconds, true),
         "persist" => expire::persist(call),
         "object" => object::evaluate(call),
-        _ => Err(CommandError::NotEvaluated(spec.name)),
+        _ => match spec.group {
+            Group::Hash => dispatch_hash(call),
+            Group::List => dispatch_list(call),
+            Group::Set => dispatch_set(call),
+            Group::SortedSet => dispatch_sorted_set(call),
+            Group::Bitmap => dispatch_bitmap(call),
+            Group::HyperLogLog => dispatch_hyperloglog(call),
+            _ => Err(CommandError::NotEvaluated(spec.name)),
+        },
+    }
+}
+
+fn dispatch_hash(call: &mut Call<'_, '_>) -> Outcome {
+    match call.name {
+        "hget" => hash::hget(call),
+        "hset" | "hmset" => hash::hset(call),
+        "hsetnx" => hash::hsetnx(call),
+        "hmget" => hash::hmget(call),
+        "hgetall" | "hkeys" | "hvals" => hash::hgetall(call),
+        "hlen" => hash::hlen(call),
+        "hexists" | "hstrlen" => hash::hexists(call),
+        "hdel" => hash::hdel(call),
+        "hincrby" => hash::hincrby(call),
+        "hincrbyfloat" => hash::hincrbyfloat(call),
+        "hrandfield" => hash::hrandfield(call),
+        "hscan" => scan::evaluate(call, Kind::Hash),
+        other => Err(CommandError::NotEvaluated(other)),
+    }
+}
+
+fn dispatch_list(call: &mut Call<'_, '_>) -> Outcome {
+    match call.name {
+        "lpush" | "rpush" | "lpushx" | "rpushx" => list::push(call),
+        "lpop" | "rpop" => list::pop(call),
+        "lrange" => list::lrange(call),
+        "llen" => list::llen(call),
+        "lindex" => list::lindex(call),
+        "lset" => list::lset(call),
+        "linsert" => list::linsert(call),
+        "lrem" => list::lrem(call),
+        "ltrim" => list::ltrim(call),
+        "lpos" => list::lpos(call),
+        "lmove" | "rpoplpush" => list::lmove(call),
+        "lmpop" => list::lmpop(call),
+        other => Err(CommandError::NotEvaluated(other)),
+    }
+}
+
+fn dispatch_set(call: &mut Call<'_, '_>) -> Outcome {
+    use set_algebra::Operation::{Difference, Intersection, Union};
+    match call.name {
+        "sadd" => set::sadd(call),
+        "srem" => set::srem(call),
+        "sismember" => set::sismember(call),
+        "smismember" => set::smismember(call),
+        "scard" => set::scard(call),
+        "smembers" => set::smembers(call),
+        "smove" => set::smove(call),
+        "spop" => set::spop(call),
+        "srandmember" => set::srandmember(call),
+        "sinter" => set_algebra::evaluate(call, Intersection),
+        "sunion" => set_algebra::evaluate(call, Union),
+        "sdiff" => set_algebra::evaluate(call, Difference),
+        "sinterstore" => set_algebra::store(call, Intersection),
+        "sunionstore" => set_algebra::store(call, Union),
+        "sdiffstore" => set_algebra::store(call, Difference),
+        "sintercard" => set_algebra::intercard(call),
+        "sscan" => scan::evaluate(call, Kind::Set),
+        other => Err(CommandError::NotEvaluated(other)),
+    }
+}
+
+fn dispatch_sorted_set(call: &mut Call<'_, '_>) -> Outcome {
+    use set_algebra::Operation::{Difference, Intersection, Union};
+    use zset_algebra::Answer::{Count, Members, Stored};
+    match call.name {
+        "zadd" => zset::zadd(call),
+        "zincrby" => zset::zincrby(call),
+        "zrem" => zset::zrem(call),
+        "zcard" => zset::zcard(call),
+        "zscore" => zset::zscore(call),
+        "zmscore" => zset::zmscore(call),
+        "zrank" | "zrevrank" => zset::zrank(call),
+        "zrange" | "zrevrange" | "zrangebyscore" | "zrevrangebyscore" | "zrangebylex"
+        | "zrevrangebylex" => zset_range::zrange(call),
+        "zrangestore" => zset_range::zrangestore(call),
+        "zcount" | "zlexcount" => zset_range::zcount(call),
+        "zremrangebyrank" | "zremrangebyscore" | "zremrangebylex" => zset_range::zremrange(call),
+        "zpopmin" | "zpopmax" => zset_pop::zpop(call),
+        "zmpop" => zset_pop::zmpop(call),
+        "zrandmember" => zset_pop::zrandmember(call),
+        "zunion" => zset_algebra::evaluate(call, Union, Members),
+        "zinter" => zset_algebra::evaluate(call, Intersection, Members),
+        "zdiff" => zset_algebra::evaluate(call, Difference, Members),
+        "zunionstore" => zset_algebra::evaluate(call, Union, Stored),
+        "zinterstore" => zset_algebra::evaluate(call, Intersection, Stored),
+        "zdiffstore" => zset_algebra::evaluate(call, Difference, Stored),
+        "zintercard" => zset_algebra::evaluate(call, Intersection, Count),
+        "zscan" => scan::evaluate(call, Kind::SortedSet),
+        other => Err(CommandError::NotEvaluated(other)),
+    }
+}
+
+fn dispatch_bitmap(call: &mut Call<'_, '_>) -> Outcome {
+    match call.name {
+        "getbit" => bitmap::getbit(call),
+        "setbit" => bitmap::setbit(call),
+        "bitcount" => bitmap::bitcount(call),
+        "bitpos" => bitmap::bitpos(call),
+        "bitop" => bitmap::bitop(call),
+        "bitfield" | "bitfield_ro" => bitfield::evaluate(call),
+        other => Err(CommandError::NotEvaluated(other)),
+    }
+}
+
+fn dispatch_hyperloglog(call: &mut Call<'_, '_>) -> Outcome {
+    match call.name {
+        "pfadd" => hyperloglog::pfadd(call),
+        "pfcount" => hyperloglog::pfcount(call),
+        "pfmerge" => hyperloglog::pfmerge(call),
+        other => Err(CommandError::NotEvaluated(other)),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Decimal integers as Redis reads them.
 
+use super::error::CommandError;
+
 /// Parses a 64-bit integer in its one canonical form: no leading zeros, plus sign or spaces,
 /// and no `-0`. `None` for anything else, out-of-range numbers included.
 pub fn parse_int(text: &[u8]) -> Option<i64> {
@@ -25,6 +27,42 @@ pub fn parse_int(text: &[u8]) -> Option<i64> {
     } else {
         value.checked_neg()
     }
+}
+
+/// As an argument that has to be one.
+pub(crate) fn integer(text: &[u8]) -> Result<i64, CommandError> {
+    parse_int(text).ok_or(CommandError::NotInteger)
+}
+
+/// An argument between two bounds, both inclusive.
+pub(crate) fn integer_within(text: &[u8], min: i64, max: i64) -> Result<i64, CommandError> {
+    match integer(text)? {
+        number if (min..=max).contains(&number) => Ok(number),
+        _ => Err(CommandError::OutOfRange { min, max }),
+    }
+}
+
+/// An argument that must not be negative.
+pub(crate) fn positive(text: &[u8]) -> Result<u64, CommandError> {
+    let number = parse_int(text).and_then(|number| u64::try_from(number).ok());
+    number.ok_or(CommandError::Of(
+        "ERR value is out of range, must be positive",
+    ))
+}
+
+/// `start` and `stop` of a range in a sequence of `length`, where negative ones count from the
+/// end: the part of the sequence that they name, or nothing.
+pub(crate) fn range_within(start: i64, stop: i64, length: u64) -> Option<(u64, u64)> {
+    let length = length as i64;
+    let from_end = |index: i64| {
+        if index < 0 {
+            index.saturating_add(length)
+        } else {
+            index
+        }
+    };
+    let (start, stop) = (from_end(start).max(0), from_end(stop).min(length - 1));
+    (start <= stop && start < length).then_some((start as u64, stop as u64))
 }
 
 #[cfg(test)]

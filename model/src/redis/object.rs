@@ -6,9 +6,11 @@
 
 use super::call::{Call, Outcome};
 use super::error::{printable, CommandError};
+use super::meta::Meta;
 use super::number::parse_int;
 use super::reply::{self, Reply};
 use super::value::{Kind, Value, RAW, TEXT};
+use super::{hash, list, set, zset};
 use bytes::Bytes;
 
 /// Longer strings are not kept beside their header (`OBJ_ENCODING_EMBSTR_SIZE_LIMIT`).
@@ -70,17 +72,26 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
 
 fn encoding(value: &Value<Bytes>) -> &'static str {
     let payload = value.payload();
+    if let Some(meta) = Meta::parse(value) {
+        return match meta.kind {
+            Kind::Hash => hash::encoding(meta.encoding),
+            Kind::Set => set::encoding(meta.encoding),
+            Kind::SortedSet => zset::encoding(meta.encoding),
+            _ => list::encoding(meta.encoding),
+        };
+    }
     match value.kind {
-        Kind::Unknown => "unknown",
+        _ if value.kind != Kind::String => "unknown",
         Kind::String if value.flags & RAW != 0 => "raw",
         Kind::String if value.flags & TEXT == 0 && parse_int(payload).is_some() => "int",
         Kind::String if payload.len() <= EMBEDDED_BYTES_MAX => "embstr",
-        Kind::String => "raw",
+        _ => "raw",
     }
 }
 
 fn references(value: &Value<Bytes>) -> i64 {
     match parse_int(value.payload()) {
+        _ if value.kind != Kind::String => 1,
         Some(0..SHARED_INTEGERS) if encoding(value) == "int" => SHARED_REFERENCES,
         _ => 1,
     }

@@ -9,6 +9,7 @@
 //! | `\0COUNT` start, limit | `[next, number of keys]` |
 //! | `\0FLUSH` start, limit, optionally `ALL` databases | `[next, number of records deleted]` |
 //! | `\0RANDOM` start | a user key, or nil |
+//! | `\0SWEEP` start, limit | see [`sweep`](super::sweep): of all databases |
 //!
 //! `start` and `next` are record keys: an empty `start` is that of the range, an empty `next`
 //! says that the range is finished. `limit` bounds how many records are visited, at least one,
@@ -38,6 +39,9 @@ pub const FLUSH: &[u8] = b"\0FLUSH";
 /// `\0RANDOM`: some key of the range.
 pub const RANDOM: &[u8] = b"\0RANDOM";
 
+/// `\0SWEEP`: removes a page's garbage.
+pub const SWEEP: &[u8] = b"\0SWEEP";
+
 /// How many records `\0RANDOM` looks at, at most, before it gives up.
 const RANDOM_VISITS_MAX: usize = 10_000;
 
@@ -54,6 +58,7 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
         KEYS => arity(5..=5).and_then(|()| page_of_keys(call)),
         COUNT => arity(3..=3).and_then(|()| count(call)),
         FLUSH => arity(3..=4).and_then(|()| flush(call)),
+        SWEEP => arity(3..=3).and_then(|()| super::sweep::evaluate(call)),
         RANDOM => arity(2..=2).map(|()| random(call)),
         _ => Err(CommandError::unknown_command(call.args)),
     }
@@ -256,7 +261,7 @@ fn seek_database(slot: u16, found: u8, wanted: u8) -> Bytes {
 }
 
 /// `[start, end)`: what of the range is Redis's and not before `from`.
-fn bounds(context: &Context<'_>, from: &[u8]) -> (Bytes, Bytes) {
+pub(crate) fn bounds(context: &Context<'_>, from: &[u8]) -> (Bytes, Bytes) {
     let (first, end) = (keys::slot_start(0), keys::slot_start(keys::SLOTS));
     let start = from.max(context.start).max(&first);
     let end = match context.end {
@@ -267,7 +272,8 @@ fn bounds(context: &Context<'_>, from: &[u8]) -> (Bytes, Bytes) {
     (Bytes::copy_from_slice(start), end)
 }
 
-fn limit(call: &Call<'_, '_>) -> Result<usize, CommandError> {
+/// How many records the command may look at.
+pub(crate) fn limit(call: &Call<'_, '_>) -> Result<usize, CommandError> {
     let limit = number::parse_int(&call.args[2]).ok_or(CommandError::NotInteger)?;
     Ok(usize::try_from(limit).unwrap_or(0).max(1))
 }

@@ -6,6 +6,7 @@
 //! documentation's "Redis serialization protocol specification".
 
 use super::codec::Protocol;
+use super::float;
 use bytes::Bytes;
 
 /// `+OK`.
@@ -64,6 +65,13 @@ pub fn nil_array(protocol: Protocol) -> Bytes {
     })
 }
 
+/// A double: see [`Reply::double`].
+pub(crate) fn double(protocol: Protocol, value: f64) -> Bytes {
+    let mut reply = Reply::with_capacity(protocol, 32);
+    reply.double(value);
+    reply.finish()
+}
+
 /// An array of no elements.
 pub fn empty_array() -> Bytes {
     Bytes::from_static(b"*0\r\n")
@@ -116,6 +124,23 @@ impl Reply {
         match self.protocol {
             Protocol::Resp2 => self.header(b'*', length),
             Protocol::Resp3 => self.header(b'~', length),
+        }
+    }
+
+    /// Begins an array of `length` elements, each of which is two if they come in pairs: then
+    /// [`pair`](Self::pair) begins each. In RESP2 pairs are not arrays of their own.
+    pub fn pairs(&mut self, length: usize, paired: bool) -> &mut Self {
+        match self.protocol {
+            Protocol::Resp2 if paired => self.array(length * 2),
+            _ => self.array(length),
+        }
+    }
+
+    /// Begins an element of [`pairs`](Self::pairs).
+    pub fn pair(&mut self, paired: bool) -> &mut Self {
+        match self.protocol {
+            Protocol::Resp3 if paired => self.array(2),
+            _ => self,
         }
     }
 
@@ -180,7 +205,7 @@ impl Reply {
     /// A double in the fewest digits that read back as the same value; in RESP2 a bulk
     /// string of them.
     pub fn double(&mut self, value: f64) -> &mut Self {
-        let text = double_text(value);
+        let text = float::text(value);
         match self.protocol {
             Protocol::Resp2 => self.bulk(text.as_bytes()),
             Protocol::Resp3 => {
@@ -229,27 +254,6 @@ impl Reply {
         push_line(&mut self.out, kind, length as i64);
         self
     }
-}
-
-fn double_text(value: f64) -> String {
-    if value.is_nan() {
-        return "nan".to_owned();
-    }
-    if value.is_infinite() {
-        return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
-    }
-    let magnitude = value.abs();
-    if value != 0.0 && !(1e-5..1e21).contains(&magnitude) {
-        // Redis writes 1e+21, Rust 1e21.
-        let text = format!("{value:e}");
-        return match text.split_once('e') {
-            Some((digits, exponent)) if !exponent.starts_with('-') => {
-                format!("{digits}e+{exponent}")
-            }
-            _ => text,
-        };
-    }
-    format!("{value}")
 }
 
 fn push_error(out: &mut Vec<u8>, message: &str) {
@@ -347,21 +351,5 @@ mod tests {
             b"%1\r\n$1\r\nk\r\n~1\r\n+s\r\n>1\r\n_\r\n*4\r\n#t\r\n,1.5\r\n:-7\r\n\
               =6\r\ntxt:hi\r\n_\r\n-ERR no\r\n"
         );
-    }
-
-    #[test]
-    fn doubles_are_short() {
-        for (value, expected) in [
-            (3.1, "3.1"),
-            (3.0, "3"),
-            (-0.0, "-0"),
-            (1e21, "1e+21"),
-            (1.5e-7, "1.5e-7"),
-            (f64::INFINITY, "inf"),
-            (f64::NEG_INFINITY, "-inf"),
-            (f64::NAN, "nan"),
-        ] {
-            assert_eq!(double_text(value), expected);
-        }
     }
 }

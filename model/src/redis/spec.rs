@@ -8,6 +8,7 @@
 //! Invariant: the rows are sorted by name, lower case.
 
 use super::keys;
+use super::number;
 use bytes::Bytes;
 
 /// Who answers a command.
@@ -36,6 +37,18 @@ pub enum Group {
     String,
     /// Keys of any type.
     Generic,
+    /// Hashes.
+    Hash,
+    /// Lists.
+    List,
+    /// Sets.
+    Set,
+    /// Sorted sets.
+    SortedSet,
+    /// Bits of strings.
+    Bitmap,
+    /// HyperLogLogs.
+    HyperLogLog,
     /// The connection.
     Connection,
     /// The server.
@@ -48,6 +61,12 @@ impl Group {
         match self {
             Group::String => "string",
             Group::Generic => "generic",
+            Group::Hash => "hash",
+            Group::List => "list",
+            Group::Set => "set",
+            Group::SortedSet => "sorted-set",
+            Group::Bitmap => "bitmap",
+            Group::HyperLogLog => "hyperloglog",
             Group::Connection => "connection",
             Group::Server => "server",
         }
@@ -82,6 +101,9 @@ impl Flags {
     /// Of the ACL category `@dangerous`; not shown as a flag.
     pub const DANGEROUS: Flags = Flags(1 << 10);
 
+    /// Which arguments are keys depends on the arguments.
+    pub const MOVABLE_KEYS: Flags = Flags(1 << 11);
+
     /// Flags with their names, in the order in which `COMMAND INFO` lists them.
     pub const NAMES: &'static [(Flags, &'static str)] = &[
         (Flags::WRITE, "write"),
@@ -94,6 +116,7 @@ impl Flags {
         (Flags::FAST, "fast"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::ALLOW_BUSY, "allow_busy"),
+        (Flags::MOVABLE_KEYS, "movablekeys"),
     ];
 
     /// Both sets together.
@@ -122,6 +145,8 @@ pub struct Spec {
     pub last_key: i8,
     /// Distance between keys; 0 = has no keys.
     pub key_step: u8,
+    /// Index of the argument that says how many keys follow it, besides those above; 0 = none.
+    pub count_at: u8,
     /// Chapter of the documentation.
     pub group: Group,
     /// First Redis version that had it.
@@ -143,6 +168,20 @@ impl Spec {
         }
     }
 
+    /// Whether a command of so many arguments, the name included, may have several keys.
+    pub fn may_have_several_keys(&self, argc: usize) -> bool {
+        let (first, last) = (usize::from(self.first_key), i16::from(self.last_key));
+        let one = last == first as i16 || (last < 0 && argc == first + 1);
+        !one || self.flags.contains(Flags::MOVABLE_KEYS)
+    }
+
+    /// As [`row`], whose keys are also, or instead, as many as an argument says, after it.
+    const fn counted(mut self, count_at: u8) -> Self {
+        self.count_at = count_at;
+        self.flags = self.flags.and(Flags::MOVABLE_KEYS);
+        self
+    }
+
     /// Whether the request may be sent as read-only.
     pub fn is_readonly(&self) -> bool {
         self.flags.contains(Flags::READONLY)
@@ -150,7 +189,7 @@ impl Spec {
 }
 
 /// The longest name in the table, in bytes.
-const NAME_BYTES_MAX: usize = 16;
+const NAME_BYTES_MAX: usize = 20;
 
 /// The command called `name`, in any mixture of cases. Allocates nothing.
 pub fn lookup(name: &[u8]) -> Option<&'static Spec> {
@@ -182,7 +221,17 @@ pub fn keys(spec: &Spec, args: &[Bytes]) -> impl Iterator<Item = usize> {
     } else {
         (last + 1).max(0) as usize
     };
-    (first..end).step_by(usize::from(spec.key_step).max(1))
+    let counted = match usize::from(spec.count_at) {
+        0 => 0..0,
+        at => {
+            let count = args.get(at).and_then(|text| number::parse_int(text));
+            let count = count.map_or(0, |count| count.clamp(0, argc)) as usize;
+            at + 1..(at + 1 + count).min(args.len())
+        }
+    };
+    (first..end)
+        .step_by(usize::from(spec.key_step).max(1))
+        .chain(counted)
 }
 
 /// The record keys that the leader will read or write for a command on database `db`: by
@@ -220,6 +269,7 @@ const fn row(
         first_key: keys.0,
         last_key: keys.1,
         key_step: keys.2,
+        count_at: 0,
         group,
         since,
         route,
@@ -247,13 +297,21 @@ const HANDSHAKE: Flags = ANYTIME_FAST
     .and(Flags::NO_AUTH)
     .and(Flags::ALLOW_BUSY);
 
-use Group::{Connection, Generic, Server, String as Str};
+use Group::{
+    Bitmap, Connection, Generic, Hash, HyperLogLog, List, Server, Set, SortedSet as Zset,
+    String as Str,
+};
 use Route::{Connection as Here, FanOutArray, FanOutSum, Keyspace, Lcs, SingleRange};
 
 #[rustfmt::skip]
 static TABLE: &[Spec] = &[
     row("append", 3, GROW_FAST, ONE, SingleRange, (Str, "2.0.0", "Adds to the end of a string, creating it if there is none.")),
     row("auth", -2, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Authenticates the connection.")),
+    row("bitcount", -2, READ, ONE, SingleRange, (Bitmap, "2.6.0", "Counts the bits of a string that are set.")),
+    row("bitfield", -2, GROW, ONE, SingleRange, (Bitmap, "3.2.0", "Reads and writes integers of any width in a string.")),
+    row("bitfield_ro", -2, READ_FAST, ONE, SingleRange, (Bitmap, "6.0.0", "Reads integers of any width in a string.")),
+    row("bitop", -4, GROW, (2, -1, 1), SingleRange, (Bitmap, "2.6.0", "Combines strings bit by bit, and stores the result.")),
+    row("bitpos", -3, READ, ONE, SingleRange, (Bitmap, "2.8.7", "Finds the first bit that is set, or clear.")),
     row("client", -2, Flags(0), NONE, Here, (Connection, "2.4.0", "A container for commands about client connections.")),
     row("command", -1, ANYTIME, NONE, Here, (Server, "2.8.13", "Describes the commands.")),
     row("copy", -3, GROW, TWO, SingleRange, (Generic, "6.2.0", "Copies a value and its expiry to another key.")),
@@ -269,17 +327,47 @@ static TABLE: &[Spec] = &[
     row("flushall", -1, WRITE.and(Flags::DANGEROUS), NONE, Keyspace, (Server, "1.0.0", "Deletes the keys of all databases.")),
     row("flushdb", -1, WRITE.and(Flags::DANGEROUS), NONE, Keyspace, (Server, "1.0.0", "Deletes the keys of the database.")),
     row("get", 2, READ_FAST, ONE, SingleRange, (Str, "1.0.0", "Answers a string.")),
+    row("getbit", 3, READ_FAST, ONE, SingleRange, (Bitmap, "2.2.0", "Answers a bit of a string.")),
     row("getdel", 2, WRITE_FAST, ONE, SingleRange, (Str, "6.2.0", "Answers a string and deletes it.")),
     row("getex", -2, WRITE_FAST, ONE, SingleRange, (Str, "6.2.0", "Answers a string and sets or removes its expiry.")),
     row("getrange", 4, READ, ONE, SingleRange, (Str, "2.4.0", "Answers a part of a string.")),
     row("getset", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Sets a string and answers what it was before.")),
+    row("hdel", -3, WRITE_FAST, ONE, SingleRange, (Hash, "2.0.0", "Removes fields of a hash.")),
     row("hello", -1, HANDSHAKE, NONE, Here, (Connection, "6.0.0", "Chooses the protocol version and describes the server.")),
+    row("hexists", 3, READ_FAST, ONE, SingleRange, (Hash, "2.0.0", "Answers whether a hash has a field.")),
+    row("hget", 3, READ_FAST, ONE, SingleRange, (Hash, "2.0.0", "Answers the value of a field.")),
+    row("hgetall", 2, READ, ONE, SingleRange, (Hash, "2.0.0", "Answers all fields and values of a hash.")),
+    row("hincrby", 4, GROW_FAST, ONE, SingleRange, (Hash, "2.0.0", "Adds an integer to the value of a field.")),
+    row("hincrbyfloat", 4, GROW_FAST, ONE, SingleRange, (Hash, "2.6.0", "Adds a number to the value of a field.")),
+    row("hkeys", 2, READ, ONE, SingleRange, (Hash, "2.0.0", "Answers all fields of a hash.")),
+    row("hlen", 2, READ_FAST, ONE, SingleRange, (Hash, "2.0.0", "Answers how many fields a hash has.")),
+    row("hmget", -3, READ_FAST, ONE, SingleRange, (Hash, "2.0.0", "Answers the values of several fields.")),
+    row("hmset", -4, GROW_FAST, ONE, SingleRange, (Hash, "2.0.0", "Sets fields of a hash.")),
+    row("hrandfield", -2, READ, ONE, SingleRange, (Hash, "6.2.0", "Answers random fields of a hash.")),
+    row("hscan", -3, READ, ONE, SingleRange, (Hash, "2.8.0", "Iterates over fields and values of a hash.")),
+    row("hset", -4, GROW_FAST, ONE, SingleRange, (Hash, "2.0.0", "Sets fields of a hash and answers how many are new.")),
+    row("hsetnx", 4, GROW_FAST, ONE, SingleRange, (Hash, "2.0.0", "Sets a field if the hash does not have it.")),
+    row("hstrlen", 3, READ_FAST, ONE, SingleRange, (Hash, "3.2.0", "Answers the length of a field's value.")),
+    row("hvals", 2, READ, ONE, SingleRange, (Hash, "2.0.0", "Answers all values of a hash.")),
     row("incr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Adds one to an integer; a missing key counts as 0.")),
     row("incrby", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Adds a number to an integer; a missing key counts as 0.")),
     row("incrbyfloat", 3, GROW_FAST, ONE, SingleRange, (Str, "2.6.0", "Adds a floating-point number to a number; a missing key counts as 0.")),
     row("info", -1, ANYTIME.and(Flags::DANGEROUS), NONE, Here, (Server, "1.0.0", "Describes the server.")),
     row("keys", 2, READ.and(Flags::DANGEROUS), NONE, Keyspace, (Generic, "1.0.0", "Answers all keys that match a pattern.")),
     row("lcs", -3, READ, TWO, Lcs, (Str, "7.0.0", "Answers the longest common subsequence of two strings.")),
+    row("lindex", 3, READ, ONE, SingleRange, (List, "1.0.0", "Answers the element at an index.")),
+    row("linsert", 5, GROW, ONE, SingleRange, (List, "2.2.0", "Inserts an element before or after another one.")),
+    row("llen", 2, READ_FAST, ONE, SingleRange, (List, "1.0.0", "Answers the length of a list.")),
+    row("lmove", 5, GROW, TWO, SingleRange, (List, "6.2.0", "Moves an element from an end of a list to an end of another.")),
+    row("lmpop", -4, WRITE, NONE, SingleRange, (List, "7.0.0", "Removes elements from the first of several lists that has some.")).counted(1),
+    row("lpop", -2, WRITE_FAST, ONE, SingleRange, (List, "1.0.0", "Removes elements from the beginning of a list.")),
+    row("lpos", -3, READ, ONE, SingleRange, (List, "6.0.6", "Answers the index of an element.")),
+    row("lpush", -3, GROW_FAST, ONE, SingleRange, (List, "1.0.0", "Adds elements to the beginning of a list.")),
+    row("lpushx", -3, GROW_FAST, ONE, SingleRange, (List, "2.2.0", "Adds elements to the beginning of a list that exists.")),
+    row("lrange", 4, READ, ONE, SingleRange, (List, "1.0.0", "Answers a part of a list.")),
+    row("lrem", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes elements that are equal to a value.")),
+    row("lset", 4, GROW, ONE, SingleRange, (List, "1.0.0", "Replaces the element at an index.")),
+    row("ltrim", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes all elements but a part.")),
     row("mget", -2, READ_FAST, MANY, FanOutArray, (Str, "1.0.0", "Answers several strings.")),
     row("mset", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once.")),
     row("msetnx", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once if none of the keys exists.")),
@@ -288,6 +376,9 @@ static TABLE: &[Spec] = &[
     row("pexpire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire after so many milliseconds.")),
     row("pexpireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")),
     row("pexpiretime", 2, READ_FAST, ONE, SingleRange, (Generic, "7.0.0", "Answers the Unix time in milliseconds at which a key expires.")),
+    row("pfadd", -2, GROW_FAST, ONE, SingleRange, (HyperLogLog, "2.8.9", "Adds elements to a HyperLogLog.")),
+    row("pfcount", -2, READ, MANY, SingleRange, (HyperLogLog, "2.8.9", "Answers how many different elements were added, approximately.")),
+    row("pfmerge", -2, GROW, MANY, SingleRange, (HyperLogLog, "2.8.9", "Merges HyperLogLogs into one.")),
     row("ping", -1, FAST, NONE, Here, (Connection, "1.0.0", "Answers PONG, or its argument.")),
     row("psetex", 4, GROW, ONE, SingleRange, (Str, "2.6.0", "Sets a string that expires after so many milliseconds.")),
     row("pttl", 2, READ_FAST, ONE, SingleRange, (Generic, "2.6.0", "Answers in how many milliseconds a key expires.")),
@@ -296,19 +387,73 @@ static TABLE: &[Spec] = &[
     row("rename", 3, WRITE, TWO, SingleRange, (Generic, "1.0.0", "Renames a key, replacing what has the new name.")),
     row("renamenx", 3, WRITE_FAST, TWO, SingleRange, (Generic, "1.0.0", "Renames a key if nothing has the new name.")),
     row("reset", 1, HANDSHAKE, NONE, Here, (Connection, "6.2.0", "Returns the connection to its first state.")),
+    row("rpop", -2, WRITE_FAST, ONE, SingleRange, (List, "1.0.0", "Removes elements from the end of a list.")),
+    row("rpoplpush", 3, GROW, TWO, SingleRange, (List, "1.2.0", "Moves the last element of a list to the beginning of another.")),
+    row("rpush", -3, GROW_FAST, ONE, SingleRange, (List, "1.0.0", "Adds elements to the end of a list.")),
+    row("rpushx", -3, GROW_FAST, ONE, SingleRange, (List, "2.2.0", "Adds elements to the end of a list that exists.")),
+    row("sadd", -3, GROW_FAST, ONE, SingleRange, (Set, "1.0.0", "Adds members to a set.")),
     row("scan", -2, READ, NONE, Keyspace, (Generic, "2.8.0", "Iterates over the keys of the database.")),
+    row("scard", 2, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers how many members a set has.")),
+    row("sdiff", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members of a set that others do not have.")),
+    row("sdiffstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members of a set that others do not have.")),
     row("select", 2, ANYTIME_FAST, NONE, Here, (Connection, "1.0.0", "Changes the connection's database.")),
     row("set", -3, GROW, ONE, SingleRange, (Str, "1.0.0", "Sets a string, with conditions and an expiry if wanted.")),
+    row("setbit", 4, GROW, ONE, SingleRange, (Bitmap, "2.2.0", "Sets or clears a bit of a string.")),
     row("setex", 4, GROW, ONE, SingleRange, (Str, "2.0.0", "Sets a string that expires after so many seconds.")),
     row("setnx", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Sets a string if the key does not exist.")),
     row("setrange", 4, GROW, ONE, SingleRange, (Str, "2.2.0", "Overwrites a part of a string, creating it if there is none.")),
+    row("sinter", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members that all sets have.")),
+    row("sintercard", -3, READ, NONE, SingleRange, (Set, "7.0.0", "Answers how many members all sets have.")).counted(1),
+    row("sinterstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that all sets have.")),
+    row("sismember", 3, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers whether a set has a member.")),
+    row("smembers", 2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers all members of a set.")),
+    row("smismember", -3, READ_FAST, ONE, SingleRange, (Set, "6.2.0", "Answers which of several members a set has.")),
+    row("smove", 4, WRITE_FAST, TWO, SingleRange, (Set, "1.0.0", "Moves a member from a set to another.")),
+    row("spop", -2, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes and answers random members.")),
+    row("srandmember", -2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers random members.")),
+    row("srem", -3, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes members of a set.")),
+    row("sscan", -3, READ, ONE, SingleRange, (Set, "2.8.0", "Iterates over the members of a set.")),
     row("strlen", 2, READ_FAST, ONE, SingleRange, (Str, "2.2.0", "Answers the length of a string in bytes.")),
     row("substr", 4, READ, ONE, SingleRange, (Str, "1.0.0", "Answers a part of a string; the older name of GETRANGE.")),
+    row("sunion", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members that any of several sets has.")),
+    row("sunionstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that any of several sets has.")),
     row("time", 1, ANYTIME_FAST, NONE, Here, (Server, "2.6.0", "Answers the server's time.")),
     row("touch", -2, READ_FAST, MANY, FanOutSum, (Generic, "3.2.1", "Counts which of the given keys exist.")),
     row("ttl", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers in how many seconds a key expires.")),
     row("type", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers the type of the value at a key.")),
     row("unlink", -2, WRITE_FAST, MANY, FanOutSum, (Generic, "4.0.0", "Deletes keys and answers how many there were.")),
+    row("zadd", -4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds members to a sorted set, or changes their scores.")),
+    row("zcard", 2, READ_FAST, ONE, SingleRange, (Zset, "1.2.0", "Answers how many members a sorted set has.")),
+    row("zcount", 4, READ_FAST, ONE, SingleRange, (Zset, "2.0.0", "Counts the members in a range of scores.")),
+    row("zdiff", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members of a sorted set that others do not have.")).counted(1),
+    row("zdiffstore", -4, GROW, ONE, SingleRange, (Zset, "6.2.0", "Stores the members of a sorted set that others do not have.")).counted(2),
+    row("zincrby", 4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds a number to the score of a member.")),
+    row("zinter", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members that all sorted sets have.")).counted(1),
+    row("zintercard", -3, READ, NONE, SingleRange, (Zset, "7.0.0", "Answers how many members all sorted sets have.")).counted(1),
+    row("zinterstore", -4, GROW, ONE, SingleRange, (Zset, "2.0.0", "Stores the members that all sorted sets have.")).counted(2),
+    row("zlexcount", 4, READ_FAST, ONE, SingleRange, (Zset, "2.8.9", "Counts the members in a lexicographical range.")),
+    row("zmpop", -4, WRITE, NONE, SingleRange, (Zset, "7.0.0", "Removes members from the first of several sorted sets that has some.")).counted(1),
+    row("zmscore", -3, READ_FAST, ONE, SingleRange, (Zset, "6.2.0", "Answers the scores of several members.")),
+    row("zpopmax", -2, WRITE_FAST, ONE, SingleRange, (Zset, "5.0.0", "Removes the members with the highest scores.")),
+    row("zpopmin", -2, WRITE_FAST, ONE, SingleRange, (Zset, "5.0.0", "Removes the members with the lowest scores.")),
+    row("zrandmember", -2, READ, ONE, SingleRange, (Zset, "6.2.0", "Answers random members of a sorted set.")),
+    row("zrange", -4, READ, ONE, SingleRange, (Zset, "1.2.0", "Answers members in a range of ranks, scores or members.")),
+    row("zrangebylex", -4, READ, ONE, SingleRange, (Zset, "2.8.9", "Answers members in a lexicographical range.")),
+    row("zrangebyscore", -4, READ, ONE, SingleRange, (Zset, "1.0.5", "Answers members in a range of scores.")),
+    row("zrangestore", -5, GROW, TWO, SingleRange, (Zset, "6.2.0", "Stores members in a range of ranks, scores or members.")),
+    row("zrank", -3, READ_FAST, ONE, SingleRange, (Zset, "2.0.0", "Answers the rank of a member, from the lowest score.")),
+    row("zrem", -3, WRITE_FAST, ONE, SingleRange, (Zset, "1.2.0", "Removes members of a sorted set.")),
+    row("zremrangebylex", 4, WRITE, ONE, SingleRange, (Zset, "2.8.9", "Removes members in a lexicographical range.")),
+    row("zremrangebyrank", 4, WRITE, ONE, SingleRange, (Zset, "2.0.0", "Removes members in a range of ranks.")),
+    row("zremrangebyscore", 4, WRITE, ONE, SingleRange, (Zset, "1.2.0", "Removes members in a range of scores.")),
+    row("zrevrange", -4, READ, ONE, SingleRange, (Zset, "1.2.0", "Answers members in a range of ranks, from the highest score.")),
+    row("zrevrangebylex", -4, READ, ONE, SingleRange, (Zset, "2.8.9", "Answers members in a lexicographical range, backwards.")),
+    row("zrevrangebyscore", -4, READ, ONE, SingleRange, (Zset, "2.2.0", "Answers members in a range of scores, backwards.")),
+    row("zrevrank", -3, READ_FAST, ONE, SingleRange, (Zset, "2.0.0", "Answers the rank of a member, from the highest score.")),
+    row("zscan", -3, READ, ONE, SingleRange, (Zset, "2.8.0", "Iterates over members and scores of a sorted set.")),
+    row("zscore", 3, READ_FAST, ONE, SingleRange, (Zset, "1.2.0", "Answers the score of a member.")),
+    row("zunion", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members that any of several sorted sets has.")).counted(1),
+    row("zunionstore", -4, GROW, ONE, SingleRange, (Zset, "2.0.0", "Stores the members that any of several sorted sets has.")).counted(2),
 ];
 
 #[cfg(test)]
@@ -375,6 +520,10 @@ mod tests {
             ("object encoding k", &[2]),
             ("object help", &[]),
             ("ping x", &[]),
+            ("zunion 2 a b weights 1 2", &[2, 3]),
+            ("zunion 9 a b", &[2, 3]),
+            ("zunion x a b", &[]),
+            ("zunionstore d 2 a b", &[1, 3, 4]),
         ] {
             let args: Vec<Bytes> = command.split(' ').map(Bytes::from).collect();
             let spec = lookup(&args[0]).unwrap();

@@ -4,10 +4,11 @@
 //! type, 1 byte | flags, 1 byte | expiry, 8 bytes big-endian, if flagged | payload
 //! ```
 //!
-//! - Type: `01` string, whose payload is the string. Collections will put their version and
-//!   size into the payload, and their elements into records of their own.
-//! - Flags: bit 0, there is an expiry; bits 1 and 2, what `OBJECT ENCODING` answers (see
-//!   [`RAW`] and [`TEXT`]); the others are 0.
+//! - Type: `01` string, whose payload is the string; `02` hash, `03` list, `04` set, `05` sorted
+//!   set, whose payloads are in [`meta`](super::meta) and whose elements are records of their own.
+//! - Flags: bit 0, there is an expiry; bits 1 and 2, what `OBJECT ENCODING` answers (for strings
+//!   [`RAW`] and [`TEXT`], for collections see [`meta`](super::meta)); bit 3, a list has elements
+//!   between two positions; the others are 0.
 //! - Expiry: milliseconds since the Unix epoch. From that moment on the key does not exist,
 //!   whether or not its record has been removed yet.
 //!
@@ -16,8 +17,12 @@
 
 use bytes::Bytes;
 
-/// The type byte of strings.
-pub const STRING: u8 = 0x01;
+/// The type bytes.
+const STRING: u8 = 0x01;
+const HASH: u8 = 0x02;
+const LIST: u8 = 0x03;
+const SET: u8 = 0x04;
+const SORTED_SET: u8 = 0x05;
 /// Flag: an expiry follows.
 const EXPIRES: u8 = 1;
 /// Flag: the string was changed by `APPEND` or `SETRANGE`. Its only effect is that
@@ -35,6 +40,14 @@ const EXPIRY: usize = 8;
 pub enum Kind {
     /// A byte string.
     String,
+    /// Fields with values.
+    Hash,
+    /// A sequence.
+    List,
+    /// Members without order.
+    Set,
+    /// Members ordered by score.
+    SortedSet,
     /// A type byte which this version does not know.
     Unknown,
 }
@@ -44,7 +57,27 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::String => "string",
+            Kind::Hash => "hash",
+            Kind::List => "list",
+            Kind::Set => "set",
+            Kind::SortedSet => "zset",
             Kind::Unknown => "unknown",
+        }
+    }
+
+    /// Whether its elements are records of their own.
+    pub fn is_collection(self) -> bool {
+        matches!(self, Kind::Hash | Kind::List | Kind::Set | Kind::SortedSet)
+    }
+
+    fn byte(self) -> u8 {
+        match self {
+            Kind::String => STRING,
+            Kind::Hash => HASH,
+            Kind::List => LIST,
+            Kind::Set => SET,
+            Kind::SortedSet => SORTED_SET,
+            Kind::Unknown => unreachable!("only records of known types are written"),
         }
     }
 }
@@ -55,7 +88,7 @@ impl Kind {
 pub struct Value<B> {
     /// Type of the value.
     pub kind: Kind,
-    /// [`RAW`], [`TEXT`] or 0.
+    /// [`RAW`], [`TEXT`], what a collection keeps there, or 0.
     pub flags: u8,
     /// Milliseconds since the Unix epoch at which the key ceases to exist.
     pub expires_at_ms: Option<u64>,
@@ -108,6 +141,10 @@ fn parse_header(bytes: &[u8]) -> (Kind, u8, Option<u64>, usize) {
     };
     let kind = match *kind {
         STRING => Kind::String,
+        HASH => Kind::Hash,
+        LIST => Kind::List,
+        SET => Kind::Set,
+        SORTED_SET => Kind::SortedSet,
         _ => Kind::Unknown,
     };
     (kind, flags & !EXPIRES, expiry, payload_at)
@@ -117,6 +154,17 @@ fn parse_header(bytes: &[u8]) -> (Kind, u8, Option<u64>, usize) {
 /// `flags` is [`RAW`], [`TEXT`] or 0.
 pub fn string(flags: u8, expires_at_ms: Option<u64>, parts: &[&[u8]]) -> Bytes {
     encode(STRING, flags, expires_at_ms, parts)
+}
+
+/// The metadata record of a collection.
+pub(crate) fn collection(
+    kind: Kind,
+    flags: u8,
+    expires_at_ms: Option<u64>,
+    payload: &[u8],
+) -> Bytes {
+    debug_assert!(kind.is_collection(), "{kind:?}");
+    encode(kind.byte(), flags, expires_at_ms, &[payload])
 }
 
 fn encode(kind: u8, flags: u8, expires_at_ms: Option<u64>, parts: &[&[u8]]) -> Bytes {

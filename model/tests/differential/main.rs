@@ -1,8 +1,9 @@
 //! The Redis model against a real `redis-server`: random command sequences must get the same
 //! replies, byte for byte, in both protocol versions.
 //!
-//! `RANGEKV_SEED=n` replays one sequence, `RANGEKV_SEQUENCES=n` changes how many are run. A
-//! sequence that fails is shrunk before it is printed. Without a `redis-server` there is
+//! `RANGEKV_SEED=n` replays one sequence, `RANGEKV_SEQUENCES=n` changes how many are run,
+//! `RANGEKV_FAILURES=n` how many that fail are told before it ends. A sequence that fails is
+//! shrunk before it is printed. Without a `redis-server` there is
 //! nothing to compare with, and the test says so.
 //!
 //! Known differences, kept out of the sequences or compared loosely:
@@ -11,8 +12,19 @@
 //! - Expiries shorter than a sequence takes: tested with a clock of our own, beside the code.
 //! - `EXPIRETIME` of moments less than 500 ms before `i64::MAX` ms: Redis's rounding
 //!   overflows (undefined in C), ours does not. No such moment is set.
-//! - A list stands for "another type". Version 1 of the model has only strings, so that what
-//!   a command tells about the list or moves of it is not asked ([`grammar`]).
+//! - Redis 7.0 writes doubles with 17 digits, 7.2 and ours with as few as it takes: they are
+//!   compared as numbers ([`reply::Tree::same_numbers`]).
+//! - `OBJECT ENCODING`: 7.2 also stores small sets and lists as `listpack`, 7.0 does not.
+//! - The order of members and fields is nobody's promise: replies are compared sorted. Of random
+//!   members only how many they are is compared; `SPOP` of a part would part the two.
+//! - `ZRANK … WITHSCORE` came with 7.2.
+//! - A HyperLogLog whose runs are damaged: Redis changes some registers before it says so, ours
+//!   writes nothing.
+//! - `LPOS … RANK -9223372036854775808`: an error since 7.2.
+//! - Cursors that were never given out.
+//! - `BITFIELD … SET` of numbers next to `i64::MIN`: Redis's check for overflow overflows itself
+//!   (undefined in C), ours does not.
+//! - `BITCOUNT` and `BITPOS`: since 7.2 their arguments are looked at before the key.
 //! - Text that is not UTF-8 within an error: ours replaces it. No such text becomes part of one.
 //! - `OBJECT HELP`, `REFCOUNT`, `IDLETIME`: our own words, and nothing that is stored.
 
@@ -22,6 +34,7 @@
 )]
 
 mod grammar;
+mod reply;
 mod server;
 
 use bytes::Bytes;
@@ -39,9 +52,6 @@ const COMMANDS_PER_SEQUENCE: usize = 40;
 const SEQUENCES: u64 = 3000;
 /// How far apart times may be that count from now: a busy machine may pause us.
 const CLOCK_SKEW_MS_MAX: i64 = 10_000;
-
-/// A key which in both holds something else than a string.
-const LIST: &[u8] = b"list";
 
 struct Setting {
     protocol: Protocol,
@@ -63,26 +73,27 @@ impl Setting {
 /// The model above a map, in the place of a server.
 struct Model {
     records: BTreeMap<Bytes, Bytes>,
+    seed: u64,
     protocol: Protocol,
     db: u8,
 }
 
 impl Model {
     fn new(setting: &Setting) -> Self {
-        // A type byte that the model does not know.
-        let list = Bytes::from_static(b"\xEE\0");
         Model {
-            records: [(keys::record_key(setting.db, LIST), list)].into(),
+            records: BTreeMap::new(),
+            seed: 0,
             protocol: setting.protocol,
             db: setting.db,
         }
     }
 
     fn run(&mut self, args: &[Bytes]) -> Bytes {
+        self.seed += 1;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let context = Context {
             now_ms: since_epoch.as_millis() as u64,
-            seed: 0,
+            seed: self.seed,
             start: &keys::slot_start(0),
             end: &keys::slot_start(keys::SLOTS),
         };
@@ -91,12 +102,17 @@ impl Model {
         let reply = RedisModel.evaluate(&context, &command, &mut txn);
         let writes = txn.into_writes();
         let may_write = reply[0] != b'-'
-            && spec::lookup(&args[0]).is_some_and(|s| s.flags.contains(spec::Flags::WRITE));
+            && spec::lookup(&args[0]).is_some_and(|s| {
+                // Counting is written down.
+                s.flags.contains(spec::Flags::WRITE) || s.name == "pfcount"
+            });
         for (key, written) in writes {
             match written {
                 Some(record) => {
                     assert!(may_write, "{} wrote", show(args));
-                    assert!(!value::Value::parse(&record).is_expired(context.now_ms));
+                    if keys::is_metadata(&key) {
+                        assert!(!value::Value::parse(&record).is_expired(context.now_ms));
+                    }
                     self.records.insert(key, record);
                 }
                 None => {
@@ -111,7 +127,7 @@ impl Model {
     fn user_keys(&mut self) -> Vec<Bytes> {
         let page = [paging::KEYS, b"", b"1000", b"", b""].map(Bytes::from_static);
         let reply = self.run(&page);
-        let mut keys = server::bulks(&reply);
+        let mut keys = reply::parse(&reply).bulks();
         assert!(keys.remove(0).is_empty(), "one page is enough");
         keys.sort();
         keys
@@ -121,7 +137,7 @@ impl Model {
 /// What differs, or nothing.
 fn compare(server: &mut Server, setting: &Setting, commands: &[Command]) -> Option<String> {
     let mut model = Model::new(setting);
-    server.reset(setting.protocol.version(), setting.db, LIST);
+    server.reset(setting.protocol.version(), setting.db);
     let theirs = server.run(commands);
     for (index, (command, theirs)) in commands.iter().zip(theirs).enumerate() {
         let ours = model.run(command);
@@ -133,28 +149,47 @@ fn compare(server: &mut Server, setting: &Setting, commands: &[Command]) -> Opti
             ));
         }
     }
-    // What is left behind, as far as it exists.
-    let listing = [vec![Bytes::from("KEYS"), Bytes::from("*")]];
-    let mut theirs = server::bulks(&server.run(&listing)[0]);
+    compare_what_is_left(server, &mut model)
+}
+
+/// Compares all keys and what they hold.
+fn compare_what_is_left(server: &mut Server, model: &mut Model) -> Option<String> {
+    let command = |words: &[&[u8]]| -> Command {
+        words
+            .iter()
+            .map(|word| Bytes::copy_from_slice(word))
+            .collect()
+    };
+    let listing = server.run(&[command(&[b"KEYS", b"*"])]);
+    let mut theirs = reply::parse(&listing[0]).bulks();
     theirs.sort();
-    let gets: Vec<Command> = theirs
-        .iter()
-        .map(|key| vec![Bytes::from("GET"), key.clone()])
-        .collect();
-    let kept = server.run(&gets);
-    let exist: Vec<Bytes> = theirs
+    let types: Vec<Command> = theirs.iter().map(|key| command(&[b"TYPE", key])).collect();
+    let kinds = server.run(&types);
+    // Some may have expired.
+    let exist: Vec<(Bytes, Bytes)> = theirs
         .into_iter()
-        .zip(&kept)
-        .filter(|(_, reply)| ![b"$-1\r\n", &b"_\r\n"[..]].contains(&&reply[..]))
-        .map(|(key, _)| key)
+        .zip(kinds)
+        .filter(|(_, kind)| &kind[..] != b"+none\r\n")
         .collect();
     let ours = model.user_keys();
-    if ours != exist {
+    if !ours.iter().eq(exist.iter().map(|(key, _)| key)) {
         return Some(format!("keys\n  ours   {ours:?}\n  theirs {exist:?}"));
     }
-    gets.iter().zip(kept).find_map(|(get, theirs)| {
-        let ours = model.run(get);
-        (ours != theirs).then(|| format!("{}: ours {ours:?}, theirs {theirs:?}", show(get)))
+    let dumps: Vec<Command> = exist
+        .iter()
+        .map(|(key, kind)| match &kind[..] {
+            b"+hash\r\n" => command(&[b"HGETALL", key]),
+            b"+set\r\n" => command(&[b"SMEMBERS", key]),
+            b"+zset\r\n" => command(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"]),
+            b"+list\r\n" => command(&[b"LRANGE", key, b"0", b"-1"]),
+            _ => command(&[b"GET", key]),
+        })
+        .collect();
+    let theirs = server.run(&dumps);
+    dumps.iter().zip(theirs).find_map(|(dump, theirs)| {
+        let ours = model.run(dump);
+        let same = same_reply(dump, &ours, &theirs);
+        (!same).then(|| format!("{}: ours {ours:?}, theirs {theirs:?}", show(dump)))
     })
 }
 
@@ -162,20 +197,46 @@ fn same_reply(command: &[Bytes], ours: &[u8], theirs: &[u8]) -> bool {
     if ours == theirs {
         return true;
     }
-    let skew = match &command[0].to_ascii_lowercase()[..] {
+    let name = command[0].to_ascii_lowercase();
+    let skew = match &name[..] {
         b"ttl" | b"expiretime" => CLOCK_SKEW_MS_MAX / 1000,
         b"pttl" | b"pexpiretime" => CLOCK_SKEW_MS_MAX,
-        _ => return false,
+        _ => 0,
     };
-    let number = |reply: &[u8]| {
-        let text = std::str::from_utf8(reply).ok()?;
-        text.strip_prefix(':')?.trim_end().parse::<i64>().ok()
-    };
-    match (number(ours), number(theirs)) {
-        // Small numbers say that there is no key or no expiry.
-        (Some(a), Some(b)) => a > 0 && b > 0 && a.abs_diff(b) <= skew.unsigned_abs(),
-        _ => false,
+    if skew > 0 {
+        let number = |reply: &[u8]| {
+            let text = std::str::from_utf8(reply).ok()?;
+            text.strip_prefix(':')?.trim_end().parse::<i64>().ok()
+        };
+        return match (number(ours), number(theirs)) {
+            // Small numbers say that there is no key or no expiry.
+            (Some(a), Some(b)) => a > 0 && b > 0 && a.abs_diff(b) <= skew.unsigned_abs(),
+            _ => false,
+        };
     }
+    if [&b"bitcount"[..], b"bitpos"].contains(&&name[..])
+        && ours.starts_with(b"-ERR")
+        && (theirs.starts_with(b"-WRONGTYPE") || [&b":0\r\n"[..], b":-1\r\n"].contains(&theirs))
+    {
+        return true;
+    }
+    let (ours, theirs) = (reply::parse(ours), reply::parse(theirs));
+    let (ours, theirs) = match &name[..] {
+        b"object" => {
+            let listpack = ours.bulks() == ["listpack"];
+            let larger = [vec!["hashtable"], vec!["quicklist"]];
+            return listpack && larger.iter().any(|name| theirs.bulks() == *name);
+        }
+        b"smembers" | b"sunion" | b"sinter" | b"sdiff" | b"hkeys" | b"hvals" | b"spop"
+        | b"sort" | b"sort_ro" => (ours.sorted(1), theirs.sorted(1)),
+        b"hgetall" => (ours.sorted(2), theirs.sorted(2)),
+        b"sscan" => (ours.page_sorted(1), theirs.page_sorted(1)),
+        b"hscan" | b"zscan" => (ours.page_sorted(2), theirs.page_sorted(2)),
+        b"srandmember" | b"hrandfield" | b"zrandmember" => (ours.shape(), theirs.shape()),
+        _ => (ours, theirs),
+    };
+    ours == theirs
+        || (name.starts_with(b"z") || name.starts_with(b"geo")) && ours.same_numbers(&theirs)
 }
 
 /// Removes ever smaller pieces while what is left still fails.
@@ -220,24 +281,30 @@ fn the_model_answers_as_redis_does() {
         Some(seed) => seed..seed + 1,
         None => 0..number_from_environment("RANGEKV_SEQUENCES").unwrap_or(SEQUENCES),
     };
-    for seed in seeds {
-        let setting = Setting::of(seed);
-        let mut rng = Rng::new(seed);
-        let commands: Vec<Command> = (0..COMMANDS_PER_SEQUENCE)
-            .map(|_| grammar::command(&mut rng))
-            .collect();
-        if compare(&mut server, &setting, &commands).is_none() {
-            continue;
-        }
-        let commands = shrink(&mut server, &setting, commands);
-        let difference = compare(&mut server, &setting, &commands);
-        let sequence: Vec<String> = commands.iter().map(|c| show(c)).collect();
-        panic!(
-            "RANGEKV_SEED={seed}, {:?}, database {}:\n{}\n{}",
-            setting.protocol,
-            setting.db,
-            sequence.join("\n"),
-            difference.unwrap_or("and not the same difference every time".to_owned())
-        );
-    }
+    let failures_max = number_from_environment("RANGEKV_FAILURES").unwrap_or(1) as usize;
+    let failures: Vec<String> = seeds
+        .filter_map(|seed| run(&mut server, seed))
+        .take(failures_max)
+        .collect();
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+/// Runs the sequence of a seed: what went wrong, as short as it can be.
+fn run(server: &mut Server, seed: u64) -> Option<String> {
+    let setting = Setting::of(seed);
+    let mut rng = Rng::new(seed);
+    let commands: Vec<Command> = (0..COMMANDS_PER_SEQUENCE)
+        .map(|_| grammar::command(&mut rng, seed))
+        .collect();
+    compare(server, &setting, &commands)?;
+    let commands = shrink(server, &setting, commands);
+    let difference = compare(server, &setting, &commands);
+    let sequence: Vec<String> = commands.iter().map(|c| show(c)).collect();
+    Some(format!(
+        "RANGEKV_SEED={seed}, {:?}, database {}:\n{}\n{}",
+        setting.protocol,
+        setting.db,
+        sequence.join("\n"),
+        difference.unwrap_or("and not the same difference every time".to_owned())
+    ))
 }

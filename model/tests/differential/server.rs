@@ -53,16 +53,13 @@ impl Server {
         }
     }
 
-    /// Empties it, then leaves a list at `list`.
-    pub fn reset(&mut self, protocol: u8, db: u8, list: &[u8]) {
+    /// Empties it.
+    pub fn reset(&mut self, protocol: u8, db: u8) {
         let words = |text: String| text.split(' ').map(|word| word.to_owned().into()).collect();
-        let mut push: Vec<Bytes> = words("RPUSH".to_owned());
-        push.extend([Bytes::copy_from_slice(list), Bytes::from("x")]);
         self.run(&[
             words(format!("HELLO {protocol}")),
             words("FLUSHALL".to_owned()),
             words(format!("SELECT {db}")),
-            push,
         ]);
     }
 
@@ -80,7 +77,7 @@ impl Server {
         self.stream.get_mut().write_all(&out).unwrap();
         let read = |_| {
             let mut reply = Vec::new();
-            read_reply(&mut self.stream, &mut reply, &mut |_| ());
+            read_reply(&mut self.stream, &mut reply);
             reply.into()
         };
         commands.iter().map(read).collect()
@@ -96,17 +93,8 @@ impl Drop for Server {
     }
 }
 
-/// All bulk strings in a reply, in order, however nested.
-pub fn bulks(reply: &[u8]) -> Vec<Bytes> {
-    let mut found = Vec::new();
-    read_reply(&mut &reply[..], &mut Vec::new(), &mut |bulk| {
-        found.push(Bytes::copy_from_slice(bulk));
-    });
-    found
-}
-
 /// Reads one whole reply into `reply`, calling `bulk` with each bulk string.
-fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>, bulk: &mut dyn FnMut(&[u8])) {
+fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>) {
     let start = reply.len();
     from.read_until(b'\n', reply).unwrap();
     let line = String::from_utf8_lossy(&reply[start..]).into_owned();
@@ -117,7 +105,6 @@ fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>, bulk: &mut dyn FnMut
             let size = length() as usize;
             reply.resize(body + size + 2, 0);
             from.read_exact(&mut reply[body..]).unwrap();
-            bulk(&reply[body..body + size]);
             0
         }
         Some(b'*' | b'~' | b'>') => length().max(0),
@@ -126,6 +113,6 @@ fn read_reply(from: &mut impl BufRead, reply: &mut Vec<u8>, bulk: &mut dyn FnMut
         None => panic!("the server closed the connection"),
     };
     for _ in 0..elements {
-        read_reply(from, reply, bulk);
+        read_reply(from, reply);
     }
 }

@@ -61,20 +61,20 @@ impl Session {
             };
         }
         self.calls.refresh();
-        let (first, last) = (i16::from(spec.first_key), i16::from(spec.last_key));
-        let several = last != first && !(last < 0 && args.len() as i64 == i64::from(first) + 1);
-        let record_keys = match several {
+        let first = usize::from(spec.first_key);
+        let record_keys = match spec.may_have_several_keys(args.len()) {
             true => spec::record_keys(spec, db, args),
             false => Vec::new(),
         };
-        let first_key = match args.get(first as usize) {
-            Some(key) if first > 0 => keys::record_key(db, key),
+        let first_key = match (record_keys.first(), args.get(first)) {
+            (Some(key), _) => key.clone(),
+            (None, Some(key)) if first > 0 => keys::record_key(db, key),
             // `OBJECT HELP` and its like have no key: any range can answer.
             _ => keys::slot_start(0),
         };
-        let placed = match several {
-            true => place(&self.calls, spec, &record_keys),
-            false => Placed::One(self.calls.lookup(&first_key)),
+        let placed = match record_keys.len() {
+            2.. => place(&self.calls, spec, &record_keys),
+            _ => Placed::One(self.calls.lookup(&first_key)),
         };
         let redis = EvaluatorId::REDIS;
         let read_only = spec.is_readonly();

@@ -29,11 +29,21 @@ pub enum Bug {
     SnapshotMislabelled,
     /// A read that has no lease is answered with the commit of an entry proposed before it.
     ReadBehindOldEntry,
+    /// A frozen range unfreezes by itself, when the merge takes long.
+    MergeDecidedTwice,
+    /// A range is absorbed when one of its replicas has frozen, not all.
+    AbsorbBeforeAllFrozen,
+    /// A range unfreezes when its neighbour has given up any merge with it.
+    AbortOfAnotherMerge,
+    /// Requests are accepted whatever the epoch by which they were routed.
+    StaleEpoch,
+    /// A replica that was removed and destroyed is made anew by a message, and votes.
+    RemovedReplicaVotes,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 12] = [
+    pub const ALL: [Bug; 17] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,
@@ -46,6 +56,11 @@ impl Bug {
         Bug::SplitWithoutEpoch,
         Bug::SnapshotMislabelled,
         Bug::ReadBehindOldEntry,
+        Bug::MergeDecidedTwice,
+        Bug::AbsorbBeforeAllFrozen,
+        Bug::AbortOfAnotherMerge,
+        Bug::StaleEpoch,
+        Bug::RemovedReplicaVotes,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -63,6 +78,11 @@ impl Bug {
             Bug::SplitWithoutEpoch => "split_without_epoch",
             Bug::SnapshotMislabelled => "snapshot_mislabelled",
             Bug::ReadBehindOldEntry => "read_behind_old_entry",
+            Bug::MergeDecidedTwice => "merge_decided_twice",
+            Bug::AbsorbBeforeAllFrozen => "absorb_before_all_frozen",
+            Bug::AbortOfAnotherMerge => "abort_of_another_merge",
+            Bug::StaleEpoch => "stale_epoch",
+            Bug::RemovedReplicaVotes => "removed_replica_votes",
         }
     }
 }

@@ -78,6 +78,12 @@ impl Config {
         (self.election_ns() - self.tick_ms * 1_000_000) * 8 / 10
     }
 
+    /// For how long the leader of a range that absorbs another waits for all replicas of that one
+    /// to be frozen before it gives the merge up, ns. It serves nobody meanwhile.
+    pub fn merge_timeout_ns(&self) -> u64 {
+        self.election_ns()
+    }
+
     /// raft-rs settings.
     pub fn raft(&self, id: ReplicaId, applied: u64, election_ticks: usize) -> RaftConfig {
         assert!(

@@ -64,7 +64,7 @@ label! {
         NotLeader = "not_leader",
         /// The request was made for other bounds of the range.
         Epoch = "epoch",
-        /// Too many requests wait behind a split, a transfer, or a leader's first entry.
+        /// Too many requests wait behind a split, a merge, a transfer, or a leader's first entry.
         Blocked = "blocked",
         /// Too much is in flight in the range.
         Overlay = "overlay",
@@ -172,6 +172,8 @@ pub struct Metrics {
     pub elections_started: Counter,
     /// Terms in which a replica of this store began to serve as leader.
     pub leaders_elected: Counter,
+    /// Ranges that absorbed their right neighbour here, on leaders and followers.
+    pub merges: Counter,
     /// Requests refused.
     pub refused: Counters<Refusal>,
     /// Messages dropped.
@@ -210,6 +212,7 @@ impl Default for Metrics {
             roles: Counters::default(),
             elections_started: Counter::default(),
             leaders_elected: Counter::default(),
+            merges: Counter::default(),
             refused: Counters::default(),
             messages_dropped: Counters::default(),
             snapshots: Counters::default(),
@@ -436,6 +439,11 @@ impl Metrics {
                 "rangekv_leaders_elected_total",
                 "Terms in which a replica of this store began to serve as leader.",
                 self.leaders_elected.get(),
+            ),
+            Family::counter(
+                "rangekv_merges_total",
+                "Ranges that absorbed their right neighbour on this store, as leaders and as followers.",
+                self.merges.get(),
             ),
             Family::labelled(
                 "rangekv_requests_refused_total",

@@ -6,10 +6,11 @@
 //! Invariants: `entries` follow `truncated_index` without gaps; nothing above the applied index
 //! is ever compacted.
 
+use crate::codec::{get_bytes, put_bytes};
 use crate::engine::{Snapshot, StateEngine};
 use crate::log::{entry_bytes, GroupLog};
-use crate::meta::Applied;
-use bytes::{BufMut, Bytes, BytesMut};
+use crate::meta::{Applied, Merging};
+use bytes::{Buf, BufMut, Bytes};
 use raft::eraftpb::{ConfState, Entry, HardState, Snapshot as RaftSnapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use rangekv_proto::{RangeDescriptor, ReplicaId, ReplicaRole};
@@ -42,21 +43,44 @@ pub fn conf_state(d: &RangeDescriptor) -> ConfState {
 }
 
 /// What a raft snapshot message carries besides its index, term and configuration.
-pub fn encode_snapshot_data(clock_ms: u64, descriptor: &RangeDescriptor) -> Bytes {
-    let encoded = descriptor.encode();
-    let mut b = BytesMut::with_capacity(8 + encoded.len());
-    b.put_u64(clock_ms);
-    b.extend_from_slice(&encoded);
-    b.freeze()
+#[derive(Clone, Debug, PartialEq)]
+pub struct SnapshotData {
+    /// The range's hybrid clock, ms.
+    pub clock_ms: u64,
+    /// Its part in a merge.
+    pub merging: Option<Merging>,
+    /// Bounds and members.
+    pub descriptor: RangeDescriptor,
 }
 
-/// The reverse of [`encode_snapshot_data`].
-pub fn decode_snapshot_data(bytes: &[u8]) -> Option<(u64, RangeDescriptor)> {
-    let (clock, rest) = bytes.split_first_chunk::<8>()?;
-    Some((
-        u64::from_be_bytes(*clock),
-        RangeDescriptor::decode(rest).ok()?,
-    ))
+impl SnapshotData {
+    /// Clock (u64, big-endian), length and bytes of the merge record, descriptor (protobuf).
+    pub fn encode(&self) -> Bytes {
+        let mut b = Vec::with_capacity(64);
+        b.put_u64(self.clock_ms);
+        let merging = self.merging.as_ref().map(Merging::encode);
+        put_bytes(&mut b, &merging.unwrap_or_default());
+        b.extend_from_slice(&self.descriptor.encode());
+        b.into()
+    }
+
+    /// The reverse of [`encode`](Self::encode).
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
+        let mut bytes = bytes.clone();
+        if bytes.len() < 8 {
+            return None;
+        }
+        let clock_ms = bytes.get_u64();
+        let merging = get_bytes(&mut bytes).ok()?;
+        Some(SnapshotData {
+            clock_ms,
+            merging: match merging.is_empty() {
+                true => None,
+                false => Some(Merging::decode(merging).ok()?),
+            },
+            descriptor: RangeDescriptor::decode(&bytes).ok()?,
+        })
+    }
 }
 
 /// A snapshot that raft asked for, to be attached to its message.
@@ -80,6 +104,8 @@ pub struct GroupStorage {
     pub applied: Applied,
     /// `None` while uninitialised.
     descriptor: Option<RangeDescriptor>,
+    /// The range's part in a merge.
+    merging: Option<Merging>,
     engine: Arc<dyn StateEngine>,
     /// False while entries are being applied: the engine does not show `applied` then.
     pub snapshots_allowed: bool,
@@ -105,6 +131,7 @@ impl GroupStorage {
             hard_state: log.hard_state,
             applied,
             descriptor,
+            merging: None,
             engine,
             snapshots_allowed: true,
             prepared: RefCell::default(),
@@ -141,6 +168,11 @@ impl GroupStorage {
     /// The descriptor by which raft's configuration is derived.
     pub fn set_descriptor(&mut self, d: RangeDescriptor) {
         self.descriptor = Some(d);
+    }
+
+    /// The range's part in a merge, for its snapshots.
+    pub fn set_merging(&mut self, merging: Option<Merging>) {
+        self.merging = merging;
     }
 
     /// Appends, truncating from the first entry's index.
@@ -328,9 +360,13 @@ impl Storage for GroupStorage {
         {
             return Err(unavailable);
         }
-        let data = encode_snapshot_data(self.applied.clock_ms, descriptor);
+        let data = SnapshotData {
+            clock_ms: self.applied.clock_ms,
+            merging: self.merging.clone(),
+            descriptor: descriptor.clone(),
+        };
         let mut snapshot = RaftSnapshot {
-            data,
+            data: data.encode(),
             ..Default::default()
         };
         let index = if crate::bugs::active(crate::bugs::Bug::SnapshotMislabelled) {

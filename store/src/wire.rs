@@ -34,6 +34,28 @@ pub enum Payload {
     Gone,
     /// "I have heard no leader for long: am I still a member?" Answered by `Gone`, or by nothing.
     AmIMember,
+    /// From the leader of a range that absorbs another: "is your replica of that one frozen for
+    /// the merge that I began at this index?" Answered by `Frozen`, or by nothing.
+    AskFrozen {
+        /// The range to be absorbed.
+        source: RangeId,
+        /// Names the merge.
+        begun: u64,
+    },
+    /// "Here the range that you absorb has durably applied that it is frozen for this merge."
+    Frozen {
+        /// Names the merge.
+        begun: u64,
+        /// Where the range's log says so.
+        index: u64,
+    },
+    /// "The range that you speak for is no more."
+    Merged {
+        /// What absorbed it.
+        target: RangeId,
+        /// Whether you were a member until then. If so, your replica of `target` absorbs it.
+        member: bool,
+    },
 }
 
 /// Envelopes as bytes.
@@ -56,17 +78,35 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
         Payload::Raft(_) => 0,
         Payload::Gone => 1,
         Payload::AmIMember => 2,
+        Payload::AskFrozen { .. } => 3,
+        Payload::Frozen { .. } => 4,
+        Payload::Merged { .. } => 5,
     };
     out.push(kind | if e.bounds.is_some() { 0x80 } else { 0 });
     if let Some((start, end)) = &e.bounds {
         put_bytes(out, start);
         put_bytes(out, end);
     }
-    if let Payload::Raft(message) = &e.payload {
-        put_varint(out, u64::from(message.compute_size()));
-        message
-            .write_to_vec(out)
-            .expect("a message always fits in memory");
+    match &e.payload {
+        Payload::Raft(message) => {
+            put_varint(out, u64::from(message.compute_size()));
+            message
+                .write_to_vec(out)
+                .expect("a message always fits in memory");
+        }
+        Payload::Gone | Payload::AmIMember => {}
+        Payload::AskFrozen { source, begun } => {
+            put_varint(out, source.0);
+            put_varint(out, *begun);
+        }
+        Payload::Frozen { begun, index } => {
+            put_varint(out, *begun);
+            put_varint(out, *index);
+        }
+        Payload::Merged { target, member } => {
+            put_varint(out, target.0);
+            put_varint(out, u64::from(*member));
+        }
     }
 }
 
@@ -99,6 +139,18 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
             }
             1 => Payload::Gone,
             2 => Payload::AmIMember,
+            3 => Payload::AskFrozen {
+                source: RangeId(get_varint(&mut bytes)?),
+                begun: get_varint(&mut bytes)?,
+            },
+            4 => Payload::Frozen {
+                begun: get_varint(&mut bytes)?,
+                index: get_varint(&mut bytes)?,
+            },
+            5 => Payload::Merged {
+                target: RangeId(get_varint(&mut bytes)?),
+                member: get_varint(&mut bytes)? == 1,
+            },
             _ => return Err(Corrupt("envelope: unknown kind")),
         };
         envelopes.push(Envelope {

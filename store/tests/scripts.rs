@@ -60,4 +60,11 @@ scripts!(
     restart_of_all,
     minority_answers_nothing,
     barrier_and_proof,
+    merge_two_ranges,
+    merge_is_given_up,
+    merge_leader_crashes_before_the_commit,
+    merge_is_finished_by_the_next_leader,
+    merge_is_replayed_by_one_alone,
+    merge_by_a_snapshot,
+    merge_needs_what_it_says,
 );

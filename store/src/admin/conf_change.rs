@@ -1,6 +1,6 @@
 //! Changes a range's members.
 //!
-//! Propose: `conf_version` must be the current one; no other change or split is under way; the
+//! Propose: `conf_version` must be the current one; no other change, split or merge is under way; the
 //!   leader itself is never demoted (transfer first); a voter is never removed, it is demoted
 //!   to learner first; a learner is promoted once it has caught up. One
 //!   change of a voter is a simple change; more enter a joint configuration, which is left
@@ -50,6 +50,12 @@ impl Replica {
         if self.raw.raft.has_pending_conf() {
             return waiter.complete(Err(RequestError::Busy {
                 reason: format!("range {} is changing its members", d.id),
+                retry_after_ms: 100,
+            }));
+        }
+        if self.is_pinned() {
+            return waiter.complete(Err(RequestError::Busy {
+                reason: format!("range {} is part of a merge", d.id),
                 retry_after_ms: 100,
             }));
         }

@@ -1,7 +1,8 @@
-//! Commands that change a range itself: split, membership, leader transfer.
+//! Commands that change a range itself: split, merge, membership, leader transfer.
 
 mod conf_change;
 mod leadership;
+pub(crate) mod merge;
 mod split;
 mod status;
 mod transfer;
@@ -32,7 +33,7 @@ impl Replica {
             Ok(Some(Kind::Split(split))) => self.propose_split(ctx, waiter, split),
             Ok(Some(Kind::ChangeReplicas(change))) => self.propose_conf_change(ctx, waiter, change),
             Ok(Some(Kind::TransferLeader(transfer))) => self.transfer_leader(ctx, waiter, transfer),
-            Ok(Some(Kind::Merge(_))) => invalid(waiter, "merge is not supported by this version"),
+            Ok(Some(Kind::Merge(merge))) => self.ask_merge(waiter, merge),
             Ok(Some(Kind::Barrier(_))) => self.propose_barrier(ctx, waiter),
             Ok(Some(Kind::VerifyLeader(_))) => self.verify_leader(ctx, waiter, confirmed),
             // Those that any replica answers do not come here.

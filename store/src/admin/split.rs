@@ -58,6 +58,12 @@ impl Replica {
                 retry_after_ms: 100,
             }));
         }
+        if self.is_pinned() {
+            return waiter.complete(Err(RequestError::Busy {
+                reason: format!("range {} is part of a merge", d.id),
+                retry_after_ms: 100,
+            }));
+        }
         let data = payload::encode_split(&split);
         let (left, right) = divide(d, &split);
         let reply = rangekv_proto::internal::HeartbeatReply {

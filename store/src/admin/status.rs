@@ -54,6 +54,7 @@ impl Replica {
                 .as_ref()
                 .map(crate::meta::data_bounds)
                 .map_or(0, |(start, end)| ctx.engine.approximate_size(&start, &end)),
+            merging: self.merging().map_or(String::new(), |m| format!("{m:?}")),
         }
     }
 

@@ -60,7 +60,11 @@ impl Replica {
         let near = raft.prs().get(target.0).is_some_and(|p| {
             p.recent_active && p.matched + ctx.config.catch_up_entries_max >= last
         });
-        if !near || raft.has_pending_conf() || raft.lead_transferee.is_some() || self.has_barrier()
+        if !near
+            || raft.has_pending_conf()
+            || raft.lead_transferee.is_some()
+            || self.has_barrier()
+            || self.is_pinned()
         {
             return false;
         }

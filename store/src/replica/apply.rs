@@ -1,10 +1,13 @@
-//! Committed entries, applied: blind writes, splits, membership changes.
+//! Committed entries, applied: blind writes, splits, steps of merges, membership changes.
+//!
+//! The commit of a merge waits until this store's replica of the other range has caught up, and what
+//! is behind it waits as well; the worker applies it ([`crate::worker`], `merge.rs`).
 //!
 //! Invariant I9: nothing is refused here. What an entry says was decided when it was proposed;
 //! a surprise is a bug or corruption, and ends the process.
 
 use super::ready::Round;
-use super::{Ctx, Replica};
+use super::{Completions, Ctx, Replica};
 use crate::bugs::{self, Bug};
 use crate::engine::WriteBatch;
 use crate::meta;
@@ -19,51 +22,19 @@ impl Replica {
         entries: Vec<Entry>,
         round: &mut Round<'_>,
     ) -> bool {
-        if entries.is_empty() {
-            return false;
-        }
-        ctx.metrics.entries_applied.add(entries.len() as u64);
+        self.unapplied.extend(entries);
+        let before = self.applied.index;
         let mut admin = false;
-        for entry in entries {
-            assert_eq!(
-                entry.index,
-                self.applied.index + 1,
-                "range {}: entry {} applied after {}",
-                self.range,
-                entry.index,
-                self.applied.index
-            );
-            assert!(
-                entry.term >= self.applied.term,
-                "term regression {} → {}",
-                self.applied.term,
-                entry.term
-            );
-            self.applied.index = entry.index;
-            self.applied.term = entry.term;
+        while self.can_apply() {
+            let entry = self.begin_next_entry().expect("can_apply has seen it");
             admin |= self.apply_entry(ctx, &entry, round);
-            let mut sent = None;
-            if let Some(lead) = self.lead.as_mut() {
-                if entry.term == lead.term && !lead.ready {
-                    lead.ready = true;
-                    ctx.metrics.leaders_elected.increment();
-                }
-                while lead
-                    .sends
-                    .front()
-                    .is_some_and(|sent| sent.index <= entry.index)
-                {
-                    sent = lead.sends.pop_front();
-                }
-            }
-            if let Some(sent) = sent {
-                if let Some(durable_ns) = sent.durable_ns {
-                    let waited = ctx.now.mono_ns.saturating_sub(durable_ns);
-                    ctx.metrics.write.commit.observe(waited);
-                }
-                self.renew_lease(ctx, sent.sent_ns);
-            }
-            self.release(entry.index, &mut round.completions);
+            self.end_entry(ctx, &entry, &mut round.completions);
+        }
+        if !self.unapplied.is_empty() {
+            round.noted.push(self.range);
+        }
+        if self.applied.index == before {
+            return false;
         }
         let record = (meta::applied_key(self.range), self.applied.encode());
         if bugs::active(Bug::AppliedIndexApart) {
@@ -76,6 +47,66 @@ impl Replica {
         admin
     }
 
+    /// Whether the next entry can be applied by this replica alone.
+    pub(super) fn can_apply(&self) -> bool {
+        let next = self.unapplied.front();
+        next.is_some_and(|e| !payload::is_merge_commit(e))
+    }
+
+    /// Takes the next entry, and counts it as applied.
+    pub(crate) fn begin_next_entry(&mut self) -> Option<Entry> {
+        let entry = self.unapplied.pop_front()?;
+        assert_eq!(
+            entry.index,
+            self.applied.index + 1,
+            "range {}: entry {} applied after {}",
+            self.range,
+            entry.index,
+            self.applied.index
+        );
+        assert!(
+            entry.term >= self.applied.term,
+            "term regression {} → {}",
+            self.applied.term,
+            entry.term
+        );
+        self.applied.index = entry.index;
+        self.applied.term = entry.term;
+        Some(entry)
+    }
+
+    /// What an applied entry means to a leader: it is ready, its lease is renewed, replies leave.
+    pub(crate) fn end_entry(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        entry: &Entry,
+        completions: &mut Completions,
+    ) {
+        ctx.metrics.entries_applied.increment();
+        let mut sent = None;
+        if let Some(lead) = self.lead.as_mut() {
+            if entry.term == lead.term && !lead.ready {
+                lead.ready = true;
+                ctx.metrics.leaders_elected.increment();
+            }
+            while lead
+                .sends
+                .front()
+                .is_some_and(|sent| sent.index <= entry.index)
+            {
+                sent = lead.sends.pop_front();
+            }
+        }
+        if let Some(sent) = sent {
+            if let Some(durable_ns) = sent.durable_ns {
+                let waited = ctx.now.mono_ns.saturating_sub(durable_ns);
+                ctx.metrics.write.commit.observe(waited);
+            }
+            self.renew_lease(ctx, sent.sent_ns);
+        }
+        self.release(entry.index, completions);
+    }
+
     fn apply_entry(&mut self, ctx: &mut Ctx<'_>, entry: &Entry, round: &mut Round<'_>) -> bool {
         match entry.get_entry_type() {
             EntryType::EntryNormal if entry.data.is_empty() => false,
@@ -86,10 +117,15 @@ impl Replica {
                         self.range, entry.index
                     )
                 });
+                assert!(
+                    !self.is_frozen() || matches!(decoded, Payload::Merge(_)),
+                    "range {} entry {}: {decoded:?} in a frozen range",
+                    self.range,
+                    entry.index
+                );
                 match decoded {
                     Payload::Data { clock_ms, writes } => {
-                        self.applied.clock_ms = self.applied.clock_ms.max(clock_ms);
-                        self.clock_ms = self.clock_ms.max(clock_ms);
+                        self.raise_clock(clock_ms);
                         let leads = self.lead.is_some();
                         for (key, value) in writes {
                             if leads {
@@ -103,6 +139,14 @@ impl Replica {
                         self.apply_split(&split, round);
                         true
                     }
+                    Payload::Merge(step) => {
+                        self.apply_merge_step(&step, entry.index, round);
+                        true
+                    }
+                    Payload::MergeCommit(_) => panic!(
+                        "range {} entry {}: applied by the worker only",
+                        self.range, entry.index
+                    ),
                 }
             }
             EntryType::EntryConfChangeV2 => {

@@ -50,7 +50,7 @@ impl Replica {
             let error = self.not_leader();
             return self.refuse(waiter, Refusal::NotLeader, error);
         }
-        if waiter.request.version != descriptor.epoch.version {
+        if waiter.request.version != descriptor.epoch.version && !bugs::active(Bug::StaleEpoch) {
             let error = self.epoch_error(descriptor);
             return self.refuse(waiter, Refusal::Epoch, error);
         }
@@ -84,10 +84,14 @@ impl Replica {
     }
 
     /// Whether requests must wait: the leader has yet to apply an entry of its term (E1), a
-    /// split is on its way (E3), or leadership is being transferred.
+    /// split or a step of a merge is on its way (E3), the range is frozen for a merge, or leadership
+    /// is being transferred.
     fn blocked(&self) -> bool {
         let ready = self.lead.as_ref().is_some_and(|l| l.ready);
-        !ready || self.barrier.is_some() || self.raw.raft.lead_transferee.is_some()
+        !ready
+            || self.barrier.is_some()
+            || self.is_frozen()
+            || self.raw.raft.lead_transferee.is_some()
     }
 
     /// Whether requests waited for something that is over.
@@ -255,6 +259,7 @@ impl Replica {
         self.lead
             .as_ref()
             .is_some_and(|l| l.ready && !l.lease_forbidden)
+            && !self.is_frozen()
             && now.mono_ns < self.cell.lease_until_ns()
     }
 
@@ -322,16 +327,16 @@ impl Replica {
 
     /// Blocks requests until the entry at `index` is applied.
     pub(crate) fn raise_barrier(&mut self, index: u64) {
-        assert!(self.barrier.is_none(), "two splits at once");
+        assert!(self.barrier.is_none(), "two barriers at once");
         self.barrier = Some(index);
     }
 
-    /// The split is applied.
+    /// The split, or the step of a merge, is applied.
     pub(crate) fn lower_barrier(&mut self) {
         self.barrier = None;
     }
 
-    /// Whether a split is on its way.
+    /// Whether a split, or a step of a merge, is on its way.
     pub(crate) fn has_barrier(&self) -> bool {
         self.barrier.is_some()
     }

@@ -15,17 +15,18 @@ mod progress;
 pub mod reads;
 pub mod ready;
 
+use crate::admin::merge::Drive;
 use crate::config::Config;
 use crate::engine::{Staged, StateEngine};
 use crate::event::Now;
-use crate::meta::Applied;
+use crate::meta::{Applied, MergedInto, Merging};
 use crate::metrics::{MessageDrop, Metrics, Refusal, Role};
 use crate::overlay::Overlay;
 use crate::shared::RangeCell;
 use crate::storage::GroupStorage;
 use crate::worker::Evaluators;
 use bytes::Bytes;
-use raft::eraftpb::{Message, MessageType};
+use raft::eraftpb::{Entry, Message, MessageType};
 use raft::{RawNode, StateRole};
 use rangekv_proto::{
     Epoch, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError,
@@ -100,6 +101,8 @@ pub struct Lead {
     /// Last request, monotonic ns: an idle leader does not renew its lease.
     active_ns: u64,
     reads_seen: u64,
+    /// A merge that this range drives.
+    pub(crate) merge: Option<Drive>,
 }
 
 /// What a replica needs from its worker while it handles something.
@@ -162,6 +165,19 @@ pub struct Replica {
     staged: Option<(u64, Box<dyn Staged>)>,
     /// Ranges that were split off most recently, for those who still route by the old bounds.
     split_off: VecDeque<RangeDescriptor>,
+    /// Committed entries behind the commit of a merge that waits for the other range.
+    unapplied: VecDeque<Entry>,
+    /// This range's part in a merge, as applied.
+    pub(crate) merging: Option<Merging>,
+    /// The merge that `merging` tells of is over for the other range as well.
+    pub(crate) released: bool,
+    /// Merges that were asked for, for the worker to begin.
+    pub(crate) merges_asked: Vec<(Waiter, rangekv_proto::internal::admin_command::Merge)>,
+    /// Ranges that the snapshot which raft holds has absorbed: this store's replicas of them are
+    /// gone when it is installed.
+    pub(crate) absorbed_by_snapshot: Vec<MergedInto>,
+    /// An admin entry was applied between rounds: its commit must be durable before it is advertised.
+    sync_first: bool,
     known: (StateRole, u64, u64),
     last_contact_ns: u64,
     promised_until_ns: u64,
@@ -217,6 +233,12 @@ impl Replica {
             held: Vec::new(),
             staged: None,
             split_off: VecDeque::new(),
+            unapplied: VecDeque::new(),
+            merging: None,
+            released: false,
+            merges_asked: Vec::new(),
+            absorbed_by_snapshot: Vec::new(),
+            sync_first: false,
             known,
             last_contact_ns: now.mono_ns,
             promised_until_ns: 0,
@@ -263,6 +285,34 @@ impl Replica {
     /// What only a leader has.
     pub fn lead(&self) -> Option<&Lead> {
         self.lead.as_ref()
+    }
+
+    /// As [`lead`](Self::lead).
+    pub(crate) fn lead_mut(&mut self) -> Option<&mut Lead> {
+        self.lead.as_mut()
+    }
+
+    /// The store that this replica lives on.
+    pub fn store(&self) -> StoreId {
+        self.store
+    }
+
+    /// Entries that are committed and wait to be applied.
+    pub(crate) fn unapplied(&self) -> &VecDeque<Entry> {
+        &self.unapplied
+    }
+
+    /// The hybrid clock never stands below `clock_ms` again.
+    pub(crate) fn raise_clock(&mut self, clock_ms: u64) {
+        self.applied.clock_ms = self.applied.clock_ms.max(clock_ms);
+        self.clock_ms = self.clock_ms.max(clock_ms);
+    }
+
+    /// Answers the requests that wait with `error`: the range is no more.
+    pub(crate) fn refuse_waiting(&mut self, error: &RequestError) {
+        for w in self.waiting.drain(..) {
+            w.complete(Err(error.clone()));
+        }
     }
 
     /// Who leads, as far as this replica knows.
@@ -460,6 +510,7 @@ impl Replica {
                     rounds: VecDeque::new(),
                     active_ns: now.mono_ns,
                     reads_seen: 0,
+                    merge: None,
                 });
             }
             StateRole::PreCandidate if was.0 != StateRole::PreCandidate => {
@@ -505,7 +556,11 @@ impl Replica {
             p.sink.complete(p.token, response);
         }
         let mut waiters: Vec<Waiter> = self.waiting.drain(..).collect();
-        if let Some(lead) = self.lead.take() {
+        waiters.extend(self.merges_asked.drain(..).map(|(waiter, _)| waiter));
+        if let Some(mut lead) = self.lead.take() {
+            if let Some(drive) = lead.merge.take() {
+                drive.abandon(self.range);
+            }
             waiters.extend(lead.rounds.into_iter().flat_map(|r| r.waiters));
             waiters.extend(lead.reads);
         }

@@ -21,6 +21,7 @@ impl Replica {
     pub fn start_read_round(&mut self, ctx: &mut Ctx<'_>) {
         let now = ctx.now.mono_ns;
         let lease_ns = ctx.config.lease_ns();
+        let frozen = self.is_frozen();
         let Some(lead) = self.lead.as_mut() else {
             return;
         };
@@ -43,6 +44,7 @@ impl Replica {
         }
         let until = self.cell.lease_until_ns();
         let renew = !lead.lease_forbidden
+            && !frozen
             && lead.rounds.is_empty()
             && lead.sends.is_empty()
             && now < lead.active_ns + ACTIVE_NS
@@ -115,7 +117,7 @@ impl Replica {
         let Some(lead) = self.lead.as_ref() else {
             return;
         };
-        if lead.ready && !lead.lease_forbidden {
+        if lead.ready && !lead.lease_forbidden && !self.is_frozen() {
             self.cell.extend_lease(sent_ns + ctx.config.lease_ns());
         }
     }

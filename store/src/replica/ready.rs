@@ -26,7 +26,7 @@ use crate::event::{Outbox, SnapshotToSend};
 use crate::log::{RaftLog, Tombstone};
 use crate::meta::{self, Applied};
 use crate::metrics::{MessageDrop, SnapshotEvent};
-use crate::storage::decode_snapshot_data;
+use crate::storage::SnapshotData;
 use crate::wire::{Envelope, Payload};
 use protobuf::Message as _;
 use raft::eraftpb::{Message, MessageType};
@@ -55,6 +55,8 @@ pub struct Round<'a> {
     pub must_sync: bool,
     /// Ranges split off in this round: their replicas start when the round is over.
     pub born: Vec<RangeDescriptor>,
+    /// Ranges whose part in a merge has changed, or whose next entry is the commit of one.
+    pub noted: Vec<RangeId>,
     /// Destroyed replicas of this store.
     pub tombstones: &'a BTreeMap<RangeId, Tombstone>,
 }
@@ -67,16 +69,28 @@ impl Replica {
             || self.overlay.has_batch()
             || self.has_reads()
             || self.has_unblocked()
+            || self.sync_first
+            || self.can_apply()
+    }
+
+    /// The worker has applied an admin entry between rounds, and its batch is written.
+    pub(crate) fn applied_between_rounds(&mut self) {
+        self.state_written();
+        self.sync_first = true;
+        self.raw.advance_apply_to(self.applied.index);
+        // The messages that told of this commit left before it was applied, and did not say so (I1).
+        self.raw.ping();
     }
 
     /// Steps 1 to 4. Returns whether this replica takes part in the round.
     pub fn begin_ready(&mut self, ctx: &mut Ctx<'_>, round: &mut Round<'_>) -> bool {
-        if !self.raw.has_ready() && self.held.is_empty() {
+        let sync_first = std::mem::take(&mut self.sync_first);
+        if !self.raw.has_ready() && self.held.is_empty() && !sync_first && !self.can_apply() {
             return false;
         }
         // 1.
         let mut ready = self.raw.ready();
-        let mut hold = !self.held.is_empty();
+        let mut hold = !self.held.is_empty() || sync_first;
         self.raw.mut_store().snapshots_allowed = false;
         // 2.
         if !ready.snapshot().is_empty() {
@@ -202,8 +216,16 @@ impl Replica {
     fn install_snapshot(&mut self, ctx: &mut Ctx<'_>, ready: &Ready, round: &mut Round<'_>) {
         let snapshot = ready.snapshot();
         let (index, term) = (snapshot.get_metadata().index, snapshot.get_metadata().term);
-        let (clock_ms, descriptor) =
-            decode_snapshot_data(&snapshot.data).expect("checked when the message was admitted");
+        let SnapshotData {
+            clock_ms,
+            merging,
+            descriptor,
+        } = SnapshotData::decode(&snapshot.data).expect("checked when the message was admitted");
+        assert!(
+            self.unapplied.is_empty(),
+            "range {}: a snapshot while committed entries wait",
+            self.range
+        );
         let (staged_index, staged) = self
             .staged
             .take()
@@ -226,6 +248,15 @@ impl Replica {
             meta::descriptor_key(self.range),
             meta::encode_descriptor(self.id, &descriptor),
         );
+        match &merging {
+            Some(m) => puts.put(meta::merging_key(self.range), m.encode()),
+            None => puts.delete(meta::merging_key(self.range)),
+        }
+        // What this range has absorbed goes in the same step in which its state comes.
+        for merged in self.absorbed_by_snapshot.drain(..) {
+            clear.push(meta::data_bounds(&merged.source));
+            merged.bury(&mut puts);
+        }
         ctx.engine.install(&clear, staged, &puts);
         let snapshots = &ctx.metrics.snapshots;
         snapshots.of(SnapshotEvent::Installed).increment();
@@ -243,6 +274,8 @@ impl Replica {
         let store = self.raw.mut_store();
         store.applied = applied;
         store.reset(index, term);
+        self.set_merging(merging);
+        round.noted.push(self.range);
         self.set_descriptor(descriptor);
     }
 

@@ -13,7 +13,10 @@ impl Worker {
         let new_durable = self.durable_generation.replace(generation) != Some(generation);
         let total = self.log.total_bytes();
         let crowded = total > self.config.log_total_bytes_max;
-        let mut wants_flush = false;
+        let mut wants_flush = crowded && !self.unburied.is_empty();
+        if new_durable {
+            self.bury_merged();
+        }
         for (range, r) in &mut self.replicas {
             if r.descriptor.is_none() {
                 continue;

@@ -14,15 +14,16 @@ use crate::bugs::{self, Bug};
 use crate::engine::{Staged, WriteBatch};
 use crate::event::Now;
 use crate::log::{GroupLog, Tombstone};
-use crate::meta::{self, Applied};
+use crate::meta::{self, Applied, Merging};
 use crate::metrics::MessageDrop;
 use crate::replica::{Ctx, Replica};
-use crate::storage::{decode_snapshot_data, GroupStorage};
+use crate::storage::{GroupStorage, SnapshotData};
 use crate::wire::{Envelope, Payload};
 use raft::eraftpb::MessageType;
 use rangekv_proto::{
     Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId, INITIAL_INDEX, INITIAL_TERM,
 };
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The context of a vote request by which raft-rs says that the leader asked for it.
 const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
@@ -41,8 +42,16 @@ impl Worker {
     ) {
         match &e.payload {
             Payload::Gone => return self.gone(now, &e),
-            Payload::AmIMember => return self.am_i_member(from_store, &e),
-            Payload::Raft(_) => {}
+            Payload::AskFrozen { .. } | Payload::Frozen { .. } | Payload::Merged { .. } => {
+                return self.merge_message(now, from_store, &e)
+            }
+            Payload::AmIMember | Payload::Raft(_) => {}
+        }
+        if let Some(merged) = self.merged.get(&e.range).cloned() {
+            return self.reply_merged(from_store, &e, &merged);
+        }
+        if e.payload == Payload::AmIMember {
+            return self.am_i_member(from_store, &e);
         }
         let Payload::Raft(message) = &e.payload else {
             return;
@@ -75,11 +84,8 @@ impl Worker {
         {
             return self.drop_message(MessageDrop::Malformed);
         }
-        if self
-            .tombstones
-            .get(&e.range)
-            .is_some_and(|t| t.replica >= e.to)
-        {
+        let destroyed = self.tombstones.get(&e.range);
+        if destroyed.is_some_and(|t| t.replica >= e.to) && !bugs::active(Bug::RemovedReplicaVotes) {
             return self.drop_message(MessageDrop::Stale);
         }
         // This store may have promised a leader not to vote before it restarted.
@@ -143,7 +149,7 @@ impl Worker {
             epoch: e.epoch,
             replicas: Vec::new(),
         };
-        if self.overlapping(&wanted).is_some() {
+        if !self.overlapping(&wanted).is_empty() {
             // A split on its way here will make the replica: keep its first vote, else the new
             // range waits a whole election timeout for its leader.
             self.parked.insert(e.range, (from_store, e.clone()));
@@ -174,10 +180,11 @@ impl Worker {
         applied: Applied,
         descriptor: Option<RangeDescriptor>,
     ) {
+        let initialised = descriptor.is_some();
         let storage = GroupStorage::new(log, applied, descriptor.clone(), self.engine.clone());
         let cell = self.shared.cell_or_insert(range);
         let ticks = (self.draw)(range);
-        let replica = Replica::new(
+        let mut replica = Replica::new(
             range,
             id,
             storage,
@@ -188,6 +195,12 @@ impl Worker {
             ticks,
             now,
         );
+        if let (true, Some(record)) = (initialised, self.engine.get(&meta::merging_key(range))) {
+            let merging = Merging::decode(record)
+                .unwrap_or_else(|e| panic!("range {range}: {e}: the state engine is damaged"));
+            replica.set_merging(Some(merging));
+            self.attending.insert(range);
+        }
         assert!(
             self.replicas.insert(range, replica).is_none(),
             "two replicas of range {range}"
@@ -195,12 +208,14 @@ impl Worker {
         self.dirty.insert(range);
     }
 
-    fn overlapping(&self, d: &RangeDescriptor) -> Option<RangeId> {
+    /// Initialised ranges other than `d` that share a key with it.
+    pub(super) fn overlapping(&self, d: &RangeDescriptor) -> Vec<RangeId> {
         self.replicas
             .values()
             .filter(|r| r.range != d.id)
-            .find(|r| r.descriptor.as_ref().is_some_and(|other| other.overlaps(d)))
+            .filter(|r| r.descriptor.as_ref().is_some_and(|other| other.overlaps(d)))
             .map(|r| r.range)
+            .collect()
     }
 
     /// Starts a replica at the initial index: bootstrap, or the right side of a split. Its
@@ -316,7 +331,7 @@ impl Worker {
             return;
         };
         let snapshot = message.get_snapshot();
-        let Some((_, descriptor)) = decode_snapshot_data(&snapshot.data) else {
+        let Some(SnapshotData { descriptor, .. }) = SnapshotData::decode(&snapshot.data) else {
             return tracing::error!(range = e.range.0, "dropped a snapshot without a descriptor");
         };
         if descriptor.id != e.range || descriptor.replicas.iter().all(|r| r.id != e.to) {
@@ -325,7 +340,9 @@ impl Worker {
                 "dropped a snapshot that is not for this replica"
             );
         }
-        if let Some(other) = self.overlapping(&descriptor) {
+        let overlapping = self.overlapping(&descriptor);
+        let alive = |range: &&RangeId| !self.is_absorbed_by(**range, &descriptor);
+        if let Some(other) = overlapping.iter().find(alive) {
             return tracing::info!(
                 range = e.range.0,
                 other = other.0,
@@ -334,6 +351,11 @@ impl Worker {
         }
         let index = snapshot.get_metadata().index;
         let replica = self.replicas.get_mut(&e.range).expect("admitted");
+        if replica.applied.index < replica.raw.raft.raft_log.committed {
+            // A crash has undone what it had applied: the splits and merges among that come first,
+            // or the ranges that they made here would be lost.
+            return tracing::info!(range = e.range.0, "dropped a snapshot that came too early");
+        }
         if let Some(store) = descriptor.store_of(e.from) {
             replica.learn_peer(e.from, store);
         }
@@ -344,6 +366,9 @@ impl Worker {
         replica.stage(index, staged);
         replica.step(now, message);
         replica.drop_unaccepted_snapshot();
+        if replica.raw.snap().is_some() {
+            self.installing.insert(e.range);
+        }
         self.dirty.insert(e.range);
     }
 
@@ -376,11 +401,23 @@ impl Worker {
     /// Replicas that nobody leads for long may have been removed while they were away.
     pub(super) fn ask_whether_members(&mut self, now: Now) {
         let silent = ASK_AFTER_ELECTIONS * self.config.election_ns();
+        let mut known: Option<BTreeSet<StoreId>> = None;
         for r in self.replicas.values() {
             if r.is_leader() || now.mono_ns < r.last_contact_ns() + silent {
                 continue;
             }
-            for (member, store) in r.others() {
+            // Whom it knows of may have been removed as well: ask every store that is known here.
+            let known = known.get_or_insert_with(|| {
+                let others = self.replicas.values().flat_map(Replica::others);
+                others.map(|(_, store)| store).collect()
+            });
+            let members: BTreeMap<StoreId, ReplicaId> = r
+                .others()
+                .into_iter()
+                .map(|(id, store)| (store, id))
+                .collect();
+            for store in known.iter().copied().filter(|s| *s != self.config.store) {
+                let member = members.get(&store).copied().unwrap_or_default();
                 let question = Envelope {
                     range: r.range,
                     from: r.id,
@@ -429,6 +466,7 @@ impl Worker {
             self.delete_state(d);
         }
         self.dirty.remove(&range);
+        self.attending.remove(&range);
     }
 
     /// Stages a tombstone; the caller syncs it.
@@ -443,6 +481,7 @@ impl Worker {
         batch.delete_ranges.push(meta::data_bounds(d));
         batch.delete(meta::descriptor_key(d.id));
         batch.delete(meta::applied_key(d.id));
+        batch.delete(meta::merging_key(d.id));
         self.engine.write(&batch);
     }
 

@@ -6,7 +6,7 @@
 //! what arrives meanwhile waits for the next round, and that is the group commit.
 //! The steps of a round are those of [`crate::replica::ready`].
 //!
-//! Files: [`lifecycle`](self) messages, creation and destruction of replicas; recovery; log
+//! Files: [`lifecycle`](self) messages, creation and destruction of replicas; merges; recovery; log
 //! collection; measuring.
 //!
 //! Invariants: at most one replica per range id, ever (I14); initialised ranges are disjoint
@@ -15,6 +15,7 @@
 mod collect;
 mod lifecycle;
 mod measure;
+mod merge;
 mod recovery;
 
 pub use recovery::StartError;
@@ -25,6 +26,7 @@ use crate::config::{Config, DrawElectionTicks};
 use crate::engine::{StateEngine, WriteBatch};
 use crate::event::{Event, Now, Outbox};
 use crate::log::{GroupLog, RaftLog, Tombstone};
+use crate::meta::{MergedInto, Merging};
 use crate::metrics::{MessageDrop, Refusal, SnapshotEvent};
 use crate::replica::ready::Round;
 use crate::replica::{Ctx, Replica, Waiter};
@@ -81,6 +83,10 @@ pub struct GroupView {
     pub leader: Option<LeaderHint>,
     /// Whether a local read at the given time would be answered.
     pub leased: bool,
+    /// Part in a merge.
+    pub merging: Option<Merging>,
+    /// Whether a merge keeps bounds and members as they are.
+    pub pinned: bool,
 }
 
 /// Ticks between two looks of a leader at how far its replicas are.
@@ -104,6 +110,20 @@ pub struct Worker {
     outbox: Vec<(StoreId, Envelope)>,
     /// Ranges born in this round.
     born: Vec<RangeDescriptor>,
+    /// Ranges whose part in a merge has changed in this round.
+    noted: Vec<RangeId>,
+    /// Ranges that take part in a merge now, or may soon: looked at in each round.
+    attending: BTreeSet<RangeId>,
+    /// Ranges whose snapshot the next round installs.
+    installing: BTreeSet<RangeId>,
+    /// A merge can go on.
+    poked: bool,
+    /// Messages that wait for the next sync.
+    after_sync: Vec<(StoreId, Envelope)>,
+    /// Ranges that were merged into others on this store.
+    merged: BTreeMap<RangeId, MergedInto>,
+    /// Those of them whose log is kept, as a crash may bring them back.
+    unburied: BTreeSet<RangeId>,
     in_round: bool,
     next_tick_ns: u64,
     ticks: u64,
@@ -218,12 +238,12 @@ impl Worker {
         let range = request.range;
         self.taken.requests += 1;
         let Some(replica) = self.replicas.get_mut(&range) else {
-            let metrics = &self.shared.metrics;
-            metrics.refused.of(Refusal::RangeNotFound).increment();
-            let error = RequestError::RangeNotFound {
-                range,
-                store: self.config.store,
+            let error = self.not_here(range);
+            let reason = match &error {
+                RequestError::EpochNotMatch { .. } => Refusal::Epoch,
+                _ => Refusal::RangeNotFound,
             };
+            self.shared.metrics.refused.of(reason).increment();
             return sink.complete(token, Err(error));
         };
         let mut ctx = ctx!(self, now);
@@ -235,6 +255,9 @@ impl Worker {
                 token,
             },
         );
+        if !replica.merges_asked.is_empty() {
+            self.attending.insert(range);
+        }
         self.dirty.insert(range);
     }
 
@@ -243,8 +266,10 @@ impl Worker {
     pub fn begin_round(&mut self, now: Now, out: &mut Outbox) -> bool {
         assert!(!self.in_round, "a round within a round");
         self.in_round = true;
-        self.tick(now);
+        let ticked = self.tick(now);
         let began_ns = self.begin_measuring();
+        self.drive_merges(now, ticked);
+        self.make_way();
         out.envelopes.append(&mut self.outbox);
 
         let dirty: Vec<RangeId> = std::mem::take(&mut self.dirty).into_iter().collect();
@@ -254,8 +279,9 @@ impl Worker {
             completions: Vec::new(),
             log: &mut *self.log,
             out,
-            must_sync: false,
+            must_sync: !self.after_sync.is_empty(),
             born: Vec::new(),
+            noted: Vec::new(),
             tombstones: &self.tombstones,
         };
         let mut taking_part = Vec::with_capacity(dirty.len());
@@ -265,6 +291,9 @@ impl Worker {
             };
             for waiter in r.take_unblocked() {
                 r.request(&mut ctx, waiter);
+            }
+            if !r.merges_asked.is_empty() {
+                round.noted.push(range);
             }
             if r.is_leader() {
                 r.propose_batch(&mut ctx);
@@ -288,6 +317,7 @@ impl Worker {
         }
         let must_sync = round.must_sync;
         self.born = round.born;
+        self.noted = round.noted;
         if !taking_part.is_empty() {
             let groups = taking_part.len() as u64;
             self.shared.metrics.round_groups.observe(groups);
@@ -321,6 +351,7 @@ impl Worker {
             out,
             must_sync: false,
             born: std::mem::take(&mut self.born),
+            noted: std::mem::take(&mut self.noted),
             tombstones: &self.tombstones,
         };
         let taking_part: Vec<RangeId> = self.dirty.iter().copied().collect();
@@ -340,11 +371,14 @@ impl Worker {
                 r.after_step(now);
             }
         }
-        let born = round.born;
+        let (born, noted) = (round.born, round.noted);
         self.in_round = false;
         for descriptor in born {
             self.start_split_off(now, descriptor);
         }
+        self.send_synced(now, out);
+        self.attend(noted);
+        self.absorb_waiting(now);
         let replicas = &self.replicas;
         self.dirty
             .retain(|r| replicas.get(r).is_some_and(|r| r.has_work()));
@@ -352,7 +386,21 @@ impl Worker {
 
     /// Whether a round would do something now, besides ticking.
     pub fn has_work(&self) -> bool {
-        !self.dirty.is_empty() || !self.outbox.is_empty()
+        !self.dirty.is_empty()
+            || !self.outbox.is_empty()
+            || !self.after_sync.is_empty()
+            || self.poked
+    }
+
+    /// Sends what waited for this round's sync.
+    fn send_synced(&mut self, now: Now, out: &mut Outbox) {
+        for (to, envelope) in std::mem::take(&mut self.after_sync) {
+            if to == self.config.store {
+                self.envelope(now, to, envelope, None);
+            } else {
+                out.envelopes.push((to, envelope));
+            }
+        }
     }
 
     /// Monotonic ns at which a round is due even if nothing happens.
@@ -361,9 +409,9 @@ impl Worker {
     }
 
     /// Ticks never come in bursts: after a stall the next one is a whole interval away.
-    fn tick(&mut self, now: Now) {
+    fn tick(&mut self, now: Now) -> bool {
         if now.mono_ns < self.next_tick_ns {
-            return;
+            return false;
         }
         self.next_tick_ns = now.mono_ns + self.config.tick_ms * 1_000_000;
         self.ticks += 1;
@@ -388,6 +436,7 @@ impl Worker {
             self.collect_log();
             self.ask_whether_members(now);
         }
+        true
     }
 
     /// This store.
@@ -416,6 +465,8 @@ impl Worker {
                 truncated: r.raw.store().truncated().0,
                 leader: r.leader_hint(),
                 leased: r.lease_valid(now),
+                merging: r.merging().cloned(),
+                pinned: r.is_pinned(),
             })
             .collect()
     }
@@ -432,6 +483,7 @@ impl Worker {
         let d = r.descriptor.as_ref()?;
         let mut hash = crc32fast::Hasher::new();
         hash.update(&d.encode());
+        hash.update(&r.merging().map(Merging::encode).unwrap_or_default());
         let mut low = 0xcbf2_9ce4_8422_2325u64 ^ r.applied.index;
         let (start, end) = crate::meta::data_bounds(d);
         self.engine.scan(&start, &end, &mut |k, v| {

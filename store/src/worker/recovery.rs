@@ -7,7 +7,8 @@
 //!   The state is right; the log begins anew;
 //! - the log knows nothing of the range: fine at the initial index (a split that never voted),
 //!   amnesia otherwise: this store may have voted and would not remember. It refuses to start;
-//! - the log has a tombstone of this replica: its destruction is finished.
+//! - the log has a tombstone of this replica: its destruction is finished;
+//! - the state says that the range was merged into another: its log gets its tombstone.
 
 use super::{Evaluators, Taken, Worker};
 use crate::config::{Config, DrawElectionTicks};
@@ -67,6 +68,13 @@ impl Worker {
             dirty: BTreeSet::new(),
             outbox: Vec::new(),
             born: Vec::new(),
+            noted: Vec::new(),
+            attending: BTreeSet::new(),
+            installing: BTreeSet::new(),
+            poked: false,
+            after_sync: Vec::new(),
+            merged: BTreeMap::new(),
+            unburied: BTreeSet::new(),
             in_round: false,
             next_tick_ns,
             ticks: 0,
@@ -79,6 +87,8 @@ impl Worker {
             taken: Taken::default(),
             staged_ns: None,
         };
+        let merged = meta::all_merged(&*worker.engine).map_err(StartError::State)?;
+        worker.recover_merged(merged);
         for (id, descriptor, applied) in
             meta::all_ranges(&*worker.engine).map_err(StartError::State)?
         {

@@ -12,7 +12,7 @@ use rangekv_store::engine::StateEngine;
 use rangekv_store::event::{Event, Now, Outbox};
 use rangekv_store::log::disk::SimDisk;
 use rangekv_store::log::segmented::{LogConfig, SegmentedLog};
-use rangekv_store::meta;
+use rangekv_store::meta::{self, Merging};
 use rangekv_store::reader::LocalReader;
 use rangekv_store::shared::StoreShared;
 use rangekv_store::wire;
@@ -166,6 +166,50 @@ impl Cluster {
                     new_replicas: (0..d.replicas.len() as u64).map(|i| new * 10 + i).collect(),
                 };
                 self.admin(store(s), &d, admin::Kind::Split(kind), line);
+            }
+            // `&` leaves it at the leader, for `rounds` to go on with.
+            ["merge", s, r, source, ..] => {
+                let d = self.descriptor(store(s), number(r));
+                let epoch = match self.nodes[&store(s)].shared.cell(RangeId(number(source))) {
+                    Some(_) => self.descriptor(store(s), number(source)).epoch,
+                    None => Epoch::default(),
+                };
+                let kind = admin::Merge {
+                    source: number(source),
+                    source_conf_version: epoch.conf_version,
+                    source_version: epoch.version,
+                };
+                self.admin(store(s), &d, admin::Kind::Merge(kind), line);
+            }
+            ["merge-stale", s, r, source] => {
+                let d = self.descriptor(store(s), number(r));
+                let kind = admin::Merge {
+                    source: number(source),
+                    source_conf_version: 1,
+                    source_version: 1,
+                };
+                self.admin(store(s), &d, admin::Kind::Merge(kind), line);
+            }
+            // By a route of the asker's choice.
+            ["ask", s, r, version, ref command @ ..] => {
+                let request = Request {
+                    range: RangeId(number(r)),
+                    version: number(version),
+                    term: 0,
+                    body: Body::Command {
+                        evaluator: EvaluatorId::REDIS,
+                        read_only: command[0] == "get",
+                        command: command.join(" ").into(),
+                    },
+                };
+                self.request(store(s), request, line);
+            }
+            ["rounds", n] => {
+                for _ in 0..number(n) {
+                    for id in self.nodes.keys().copied().collect::<Vec<_>>() {
+                        self.round(id);
+                    }
+                }
             }
             ["transfer", s, r, to] => {
                 let d = self.descriptor(store(s), number(r));
@@ -443,6 +487,7 @@ impl Cluster {
             let text = match response {
                 Ok(bytes)
                     if asked.starts_with("split")
+                        || asked.starts_with("merge")
                         || asked.starts_with("change")
                         || asked.starts_with("leave") =>
                 {
@@ -585,6 +630,14 @@ impl Cluster {
                         d.epoch.version,
                         members.join(", ")
                     );
+                }
+                match g.merging {
+                    Some(Merging::Frozen { .. }) => self.out += " frozen",
+                    Some(Merging::Absorbing { aborted: false, .. }) => self.out += " absorbing",
+                    Some(Merging::Absorbing { aborted: true, .. }) if g.pinned => {
+                        self.out += " aborted"
+                    }
+                    _ => {}
                 }
                 let _ = writeln!(self.out, "{}", if g.leased { " leased" } else { "" });
             }

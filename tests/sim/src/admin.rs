@@ -1,4 +1,4 @@
-//! The hand that reshapes ranges while all else goes on: splits, transfers, membership changes.
+//! The hand that reshapes ranges while all else goes on: splits, merges, transfers, membership changes.
 //!
 //! It decides from what a leader (or who takes itself for one) last said, so that its commands
 //! are often stale; stores must refuse those. Ids come from a simulated allocator and are never
@@ -7,6 +7,7 @@
 //! It follows the rules that the placement driver must follow, no others: a joint configuration
 //! is left before the next change; demotion is by exchange, unless no store is ever lost for good.
 
+use crate::nemesis::Trouble;
 use bytes::Bytes;
 use prost::Message as _;
 use rand::rngs::SmallRng;
@@ -14,7 +15,7 @@ use rand::seq::IndexedRandom;
 use rand::Rng;
 use rangekv_model::redis::keys::slot_start;
 use rangekv_proto::internal::admin_command::{
-    Change, ChangeKind, ChangeReplicas, Kind, Split, TransferLeader,
+    Change, ChangeKind, ChangeReplicas, Kind, Merge, Split, TransferLeader,
 };
 use rangekv_proto::internal::AdminCommand;
 use rangekv_proto::{
@@ -101,6 +102,109 @@ impl Admin {
                 new_replicas,
             }),
         ))
+    }
+
+    /// A step towards a merge of some two neighbours: the merge, if they lie on the same stores and
+    /// are led by the same one, else what brings them together.
+    pub fn merge(
+        &mut self,
+        ranges: &[Led],
+        stores: &[StoreId],
+    ) -> Option<((StoreId, Request), Trouble)> {
+        let mut sorted: Vec<&Led> = ranges
+            .iter()
+            .filter(|(d, _)| d.id != PLACEMENT_RANGE)
+            .collect();
+        sorted.sort_by(|a, b| a.0.start.cmp(&b.0.start));
+        let pairs: Vec<&[&Led]> = sorted
+            .windows(2)
+            .filter(|pair| pair[0].0.end == pair[1].0.start)
+            .collect();
+        let [left, right] = pairs.choose(&mut self.rng)? else {
+            return None;
+        };
+        let (t, s) = (&left.0, &right.0);
+        let on = |d: &RangeDescriptor, store| d.replica_on(store).is_some();
+        let together = t.replicas.iter().all(|r| on(s, r.store))
+            && s.replicas.iter().all(|r| on(t, r.store))
+            && [t, s].iter().all(|d| voters(d).count() == d.replicas.len());
+        let at_once = self.rng.random_bool(0.05);
+        if together && left.1.store == right.1.store || at_once {
+            // At times the epoch is another one: refused.
+            let past = u64::from(self.rng.random_bool(0.05));
+            let merge = Kind::Merge(Merge {
+                source: s.id.0,
+                source_conf_version: s.epoch.conf_version,
+                source_version: s.epoch.version.saturating_sub(past),
+            });
+            return Some((request(left, merge), Trouble::Merge));
+        }
+        if together {
+            let to = Kind::TransferLeader(TransferLeader {
+                store: left.1.store.0,
+            });
+            return Some((request(right, to), Trouble::Transfer));
+        }
+        self.approach(left, right, stores)
+            .map(|command| (command, Trouble::Membership))
+    }
+
+    /// The next step of `right`'s members towards the stores of `left`.
+    fn approach(
+        &mut self,
+        left: &Led,
+        right: &Led,
+        stores: &[StoreId],
+    ) -> Option<(StoreId, Request)> {
+        if let Some(repair) = self
+            .repair_range(left, stores)
+            .or_else(|| self.repair_range(right, stores))
+        {
+            return Some(repair);
+        }
+        for (a, b) in [(left, right), (right, left)] {
+            // Learners are in the way of a merge.
+            let learner = a.0.replicas.iter().find(|r| r.role == ReplicaRole::Learner);
+            if let Some(learner) = learner.filter(|r| b.0.replica_on(r.store).is_none()) {
+                let remove = vec![one(ChangeKind::RemoveLearner, learner)];
+                return Some(Self::change(a, remove, false));
+            }
+        }
+        let (t, s) = (&left.0, &right.0);
+        let learner = s.replicas.iter().find(|r| r.role == ReplicaRole::Learner);
+        let astray = s.replicas.iter().find(|r| t.replica_on(r.store).is_none());
+        match (learner, astray) {
+            (Some(learner), Some(astray)) if astray.store != right.1.store => {
+                let exchange = vec![
+                    one(ChangeKind::Promote, learner),
+                    one(ChangeKind::Demote, astray),
+                ];
+                Some(Self::change(right, exchange, false))
+            }
+            (Some(learner), None) => {
+                let promote = vec![one(ChangeKind::Promote, learner)];
+                Some(Self::change(right, promote, false))
+            }
+            (Some(_), Some(_)) => {
+                let to = voters(s).find(|r| t.replica_on(r.store).is_some())?;
+                let to = Kind::TransferLeader(TransferLeader { store: to.store.0 });
+                Some(request(right, to))
+            }
+            (None, _) => {
+                let missing = t.replicas.iter().map(|r| r.store);
+                let missing: Vec<StoreId> = missing
+                    .filter(|store| s.replica_on(*store).is_none() && stores.contains(store))
+                    .collect();
+                match missing.is_empty() {
+                    false => self.add_learner(right, &missing),
+                    // The left one has to follow, then.
+                    true => {
+                        let missing: Vec<StoreId> = s.replicas.iter().map(|r| r.store).collect();
+                        self.add_learner(left, &missing)
+                    }
+                }
+            }
+        }
     }
 
     /// A transfer to any voter.

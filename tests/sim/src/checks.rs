@@ -8,6 +8,7 @@
 //! - What a message claims is durable when the message leaves: the term in which it is sent,
 //!   the vote that it grants, the entries that it acknowledges (Raft §5.1, Fig. 2).
 //! - No message advertises a commit index beyond what its sender has applied (I1).
+//! - A range that is frozen for a merge has no lease.
 //! - At any true time at most one store may answer reads of a key without asking others.
 
 use crate::clock::Clock;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use rangekv_proto::{RangeId, ReplicaId, INITIAL_INDEX};
 use rangekv_store::event::Now;
+use rangekv_store::meta::Merging;
 use rangekv_store::shared::StoreShared;
 use rangekv_store::wire::{Envelope, Payload};
 use rangekv_store::worker::GroupView;
@@ -200,6 +202,12 @@ impl Checks {
             let until = cell.lease_until_ns();
             if until == 0 || clock.when(until) <= now {
                 continue;
+            }
+            if let Some(Merging::Frozen { .. }) = group.merging {
+                return Err(format!(
+                    "node {node} has a lease on range {}, which is frozen",
+                    group.range
+                ));
             }
             let descriptor = group.descriptor.as_ref().expect("filtered");
             let lease = Lease {

@@ -110,6 +110,10 @@ pub struct Counts {
     pub pauses: u64,
     /// Splits that were acknowledged.
     pub splits: u64,
+    /// Merges that were acknowledged.
+    pub merges: u64,
+    /// Ranges absorbed, counted on each store.
+    pub absorbed: u64,
     /// Transfers that were acknowledged.
     pub transfers: u64,
     /// Membership changes that were acknowledged.

@@ -34,6 +34,9 @@ impl Cluster {
         self.read_everything(deadline)?;
         // The reads may have made entries, and the lag behind them is to be made up.
         self.run_until_well(deadline + 10 * SEC)?;
+        for node in &self.nodes {
+            self.counts.absorbed += node.process.as_ref().map_or(0, |p| p.absorbed());
+        }
         self.judge_states()?;
         self.judge_history()
     }
@@ -151,6 +154,12 @@ impl Cluster {
         }
         for d in ranges {
             let leader = leaders[&d.id];
+            if leader.pinned {
+                return Some(format!(
+                    "range {} is part of a merge: {:?}",
+                    d.id, leader.merging
+                ));
+            }
             if leader.applied.0 != leader.last_index {
                 return Some(format!(
                     "range {}: applied {} of {}",

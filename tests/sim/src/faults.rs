@@ -77,6 +77,8 @@ classes! {
     SmallLogs = "small-logs",
     /// A store loses its disk for ever; a new one takes its place.
     Wipe = "wipe",
+    /// Neighbouring ranges merge.
+    Merge = "merge",
 }
 
 impl fmt::Display for Class {
@@ -165,6 +167,8 @@ pub struct Faults {
     pub client_loss: f64,
     /// Mean time between splits.
     pub split_every: Time,
+    /// Mean time between steps towards a merge.
+    pub merge_every: Time,
     /// Mean time between leader transfers.
     pub transfer_every: Time,
     /// Mean time between membership changes.
@@ -194,6 +198,8 @@ impl Faults {
                     // They overshadow the others, or end what could be found.
                     Class::CrashAll | Class::DiskFull | Class::Wipe => density / 2.5,
                     Class::Amnesia | Class::Deafen => 0.3,
+                    // What it can break needs many of the others.
+                    Class::Merge => 0.7,
                     _ => density,
                 };
                 rng.random_bool(share)
@@ -254,6 +260,7 @@ impl Faults {
             slow_reader: share(on(Class::SlowReader), slow_reader),
             client_loss: share(on(Class::ClientLoss), client_loss),
             split_every: every(on(Class::Split), time(400 * MS, 5 * SEC)),
+            merge_every: every(on(Class::Merge), time(40 * MS, SEC)),
             transfer_every: every(on(Class::Transfer), time(200 * MS, 4 * SEC)),
             membership_every: every(on(Class::Membership), time(150 * MS, 3 * SEC)),
             small_logs: on(Class::SmallLogs),

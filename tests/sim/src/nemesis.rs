@@ -49,6 +49,10 @@ pub enum Trouble {
     Flush,
     /// Asks for a split.
     Split,
+    /// Asks for a merge, or for what must come before.
+    Merge,
+    /// Makes other trouble, while a merge goes on.
+    Trip,
     /// Asks for a transfer.
     Transfer,
     /// Asks for a membership change.
@@ -74,6 +78,7 @@ impl Cluster {
             Trouble::DiskFull,
             Trouble::Flush,
             Trouble::Split,
+            Trouble::Merge,
             Trouble::Transfer,
             Trouble::Membership,
         ];
@@ -100,6 +105,7 @@ impl Cluster {
             Trouble::DiskFull => f.disk_full_every,
             Trouble::Flush => f.flush_every,
             Trouble::Split => f.split_every,
+            Trouble::Merge => f.merge_every,
             Trouble::Transfer => f.transfer_every,
             Trouble::Membership => f.membership_every,
             _ => 0,
@@ -179,6 +185,33 @@ impl Cluster {
                 let command = self.admin.split(&led, &keys);
                 self.ask(command, Trouble::Split);
             }
+            Trouble::Merge => {
+                let (led, stores) = (self.led(), self.lasting_stores());
+                let merge = self.admin.merge(&led, &stores);
+                if merge.is_none() || self.rng.random_bool(0.25) {
+                    // Something to merge again.
+                    let keys: Vec<_> = self
+                        .workload
+                        .keys
+                        .iter()
+                        .map(|k| k.record.clone())
+                        .collect();
+                    let split = self.admin.split(&led, &keys);
+                    self.ask(split, Trouble::Split);
+                } else if let Some((command, is)) = merge {
+                    if is == Trouble::Merge && self.rng.random_bool(0.4) {
+                        let soon = self.rng.random_range(MS / 5..40 * MS);
+                        self.schedule.after(soon, Event::Trouble(Trouble::Trip));
+                    }
+                    self.ask(Some(command), is);
+                }
+            }
+            Trouble::Trip => match self.rng.random_range(0..3) {
+                0 if self.has(Class::Crash) => self.crash(),
+                1 if self.has(Class::Pause) => self.pause(),
+                2 if self.has(Class::Partition) => self.partition(),
+                _ => {}
+            },
             Trouble::Transfer => {
                 let led = self.led();
                 let command = self.admin.transfer(&led);
@@ -468,6 +501,7 @@ impl Cluster {
         if response.is_ok() {
             match what {
                 Trouble::Split => self.counts.splits += 1,
+                Trouble::Merge => self.counts.merges += 1,
                 Trouble::Transfer => self.counts.transfers += 1,
                 Trouble::Membership | Trouble::Repair => self.counts.member_changes += 1,
                 _ => {}

@@ -277,6 +277,11 @@ impl Node {
 }
 
 impl Process {
+    /// Ranges that it absorbed since it started.
+    pub fn absorbed(&self) -> u64 {
+        self.shared.metrics.merges.get()
+    }
+
     /// Puts an event into the mailbox.
     pub fn deliver(&mut self, event: Event) {
         self.inbox.push(event);

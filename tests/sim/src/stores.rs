@@ -242,6 +242,7 @@ impl Cluster {
             return;
         }
         let now = self.schedule.now();
+        self.counts.absorbed += self.nodes[node].process().absorbed();
         let lost = self.nodes[node].crash(now, &mut self.rng, power_cut);
         self.counts.crashes += 1;
         self.counts.lost_writes += lost.1 as u64;

@@ -86,6 +86,7 @@ fn three_hundred_seeds() {
         ("partitions", sum(|r| r.counts.partitions), 200),
         ("pauses", sum(|r| r.counts.pauses), 400),
         ("splits", sum(|r| r.counts.splits), 100),
+        ("merges", sum(|r| r.counts.merges), 100),
         ("transfers", sum(|r| r.counts.transfers), 500),
         ("membership changes", sum(|r| r.counts.member_changes), 500),
         ("snapshots", sum(|r| r.counts.snapshots), 200),

@@ -3,7 +3,7 @@
 //! In reading order: [`resp`] and [`reply`] know the wire, [`stores`] is how a request leaves
 //! this crate, [`cache`] knows which range holds a key and who leads it, [`retry`] decides
 //! what an error means, [`dispatch`] sends calls to ranges and keeps their order,
-//! [`session`] is one Redis connection, [`server`] its socket.
+//! [`session`] is one Redis connection, [`server`] its socket, [`metrics`] what doors count.
 //!
 //! **Architecture Invariant:** everything but [`server`] is sans-IO: no tokio, no clock, no
 //! randomness. The simulation of a whole cluster drives the same [`session::Session`].
@@ -19,6 +19,8 @@ pub mod cache;
 pub mod retry;
 
 pub mod dispatch;
+
+pub mod metrics;
 
 pub mod session;
 

@@ -225,19 +225,23 @@ impl Connection {
         }
     }
 
-    fn now_ms(&self) -> u64 {
-        self.epoch.elapsed().as_millis() as u64
+    fn now_us(&self) -> u64 {
+        self.epoch.elapsed().as_micros() as u64
     }
 
     /// Ready when the connection is to be closed.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         for _ in 0..TURNS {
-            let now_ms = self.now_ms();
+            let now_us = self.now_us();
+            let now_ms = now_us / 1000;
+            self.session.begin_turn(now_us);
             if self.poll_inbox(context, now_ms) {
                 return Poll::Ready(Ok(()));
             }
             let more = self.poll_requests(context, now_ms)?;
             self.session.pump(now_ms, &*self.stores);
+            let epoch = self.epoch;
+            self.session.end_turn(|| epoch.elapsed().as_micros() as u64);
             self.poll_write(context)?;
             if self.session.is_finished() && self.session.replies().is_empty() {
                 return Poll::Ready(Ok(()));
@@ -314,6 +318,7 @@ impl Connection {
         }
         let read = pin!(self.stream.read_buf(&mut self.buffer));
         let count = ready!(read.poll(context))?;
+        self.door.metrics.stripe(self.client.id).received(count);
         if count >= self.read_bytes / 2 {
             self.read_bytes = (self.read_bytes * 2).min(READ_BYTES.1);
         } else if count < READ_BYTES.0 / 2 && self.read_bytes > READ_BYTES.0 {
@@ -329,7 +334,10 @@ impl Connection {
             match Pin::new(&mut self.stream).poll_write(context, replies) {
                 Poll::Pending => return Ok(()),
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(Ok(written)) => replies.advance(written),
+                Poll::Ready(Ok(written)) => {
+                    self.door.metrics.stripe(self.client.id).sent(written);
+                    replies.advance(written);
+                }
                 Poll::Ready(Err(error)) => return Err(error),
             }
         }

@@ -19,12 +19,14 @@ mod gather;
 mod info;
 mod scan;
 mod start;
+mod tally;
 mod walk;
 
 pub use clients::{Client, Clients, HangUp};
 
 use crate::cache::SharedCache;
 use crate::dispatch::{Call, CallId, Dispatcher, Outcome};
+use crate::metrics::DoorMetrics;
 use crate::resp::Limits;
 use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
@@ -40,6 +42,7 @@ use start::Begun;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use tally::Tally;
 use walk::{Step, Walk};
 
 /// Figures of a Redis door.
@@ -98,6 +101,8 @@ pub struct Door {
     pub node: Arc<dyn Node>,
     /// Who is connected.
     pub clients: Clients,
+    /// What is counted.
+    pub metrics: DoorMetrics,
     commands: AtomicU64,
 }
 
@@ -109,6 +114,7 @@ impl Door {
             cache,
             node,
             clients: Clients::default(),
+            metrics: tally::metrics(),
             commands: AtomicU64::new(0),
         }
     }
@@ -122,6 +128,7 @@ impl Door {
 /// A command whose reply is owed.
 struct Slot {
     context: Context,
+    began_us: u64,
     deadline_ms: u64,
     bytes: usize,
     state: State,
@@ -176,7 +183,7 @@ pub struct Session {
     out: BytesMut,
     outcomes: Vec<Outcome>,
     seed: u64,
-    commands: u64,
+    tally: Tally,
     closing: bool,
 }
 
@@ -187,6 +194,7 @@ impl Session {
         let calls = Dispatcher::new(door.cache.clone(), sink, door.config.policy);
         Session {
             door,
+            tally: Tally::new(client.id),
             client,
             state: ClientState::default(),
             calls,
@@ -199,7 +207,6 @@ impl Session {
             out: BytesMut::new(),
             outcomes: Vec::new(),
             seed: seed | 1,
-            commands: 0,
             closing: false,
         }
     }
@@ -246,10 +253,11 @@ impl Session {
         if self.closing {
             return;
         }
-        self.commands += 1;
         let context = self.context();
         self.state.skip_one = false;
-        let Some(spec) = spec::lookup(&args[0]) else {
+        let found = spec::lookup(&args[0]);
+        self.tally.command(found, &self.door.metrics);
+        let Some(spec) = found else {
             let reply = self.beside_the_table(args);
             return self.push_reply(context, reply);
         };
@@ -297,6 +305,7 @@ impl Session {
         self.held_bytes += bytes;
         self.queue.push_back(Slot {
             context,
+            began_us: self.tally.turn_us(),
             deadline_ms,
             bytes,
             state,
@@ -353,11 +362,9 @@ impl Session {
     /// Starts what can be started, sends it, and moves finished replies to
     /// [`replies`](Self::replies). Called once after each batch of inputs.
     pub fn pump(&mut self, now_ms: u64, stores: &dyn Stores) {
-        if self.commands > 0 {
-            self.door
-                .commands
-                .fetch_add(self.commands, Ordering::Relaxed);
-            self.commands = 0;
+        let commands = self.tally.flush(&self.door.metrics);
+        if commands > 0 {
+            self.door.commands.fetch_add(commands, Ordering::Relaxed);
             self.client.update(&self.state, now_ms);
         }
         if !self.queue.is_empty() {
@@ -373,6 +380,20 @@ impl Session {
         self.calls.flush(stores);
         if cfg!(debug_assertions) {
             self.calls.check_invariants();
+        }
+    }
+
+    /// A turn of the driver's loop begins: inputs until [`end_turn`](Self::end_turn) are counted
+    /// as of `now_us`, by any clock that does not go back.
+    pub fn begin_turn(&mut self, now_us: u64) {
+        self.tally.begin_turn(now_us);
+    }
+
+    /// The turn is over: what it has answered is in [`replies`](Self::replies). The clock is
+    /// asked only if something was.
+    pub fn end_turn(&mut self, now_us: impl FnOnce() -> u64) {
+        if self.tally.has_fresh() {
+            self.tally.end_turn(now_us(), &self.door.metrics);
         }
     }
 
@@ -511,8 +532,11 @@ impl Session {
             let Some(slot) = self.queue.pop_front() else {
                 return;
             };
-            if let (State::Done(reply), false) = (&slot.state, slot.context.muted) {
-                self.out.extend_from_slice(reply);
+            if let State::Done(reply) = &slot.state {
+                self.tally.replied(slot.began_us, reply, &self.door.metrics);
+                if !slot.context.muted {
+                    self.out.extend_from_slice(reply);
+                }
             }
             self.held_bytes -= slot.bytes;
             let walked = self.walking == Some(self.first);
@@ -546,7 +570,9 @@ impl Session {
     }
 
     fn push_reply(&mut self, context: Context, reply: Bytes) {
+        let began_us = self.tally.turn_us();
         if self.queue.is_empty() {
+            self.tally.replied(began_us, &reply, &self.door.metrics);
             if !context.muted {
                 self.out.extend_from_slice(&reply);
             }
@@ -557,6 +583,7 @@ impl Session {
         self.held_bytes += bytes;
         self.queue.push_back(Slot {
             context,
+            began_us,
             deadline_ms: u64::MAX,
             bytes,
             state: State::Done(reply),

@@ -5,9 +5,12 @@
 //! like any other (see [`crate::node::calls`]).
 
 pub mod change;
+mod operators;
 mod overview;
 
-use super::wire::{CtlCommand, Setting};
+pub use overview::replica_status;
+
+use super::wire::{CtlCommand, Overview, Setting};
 use crate::node::calls::Target;
 use crate::node::dial::dial;
 use crate::node::running::Running;
@@ -48,9 +51,10 @@ pub async fn answer(node: &Running, json: &str, passed_on: bool) -> Result<Strin
     let command: CtlCommand = serde_json::from_str(json)
         .map_err(|e| Failure::Refused(format!("not a command of this version: {e}")))?;
     match command {
-        CtlCommand::Status | CtlCommand::StoreList | CtlCommand::RangeList => {
-            look(node, &command, json, passed_on).await
-        }
+        CtlCommand::Status
+        | CtlCommand::Overview
+        | CtlCommand::StoreList
+        | CtlCommand::RangeList => look(node, &command, json, passed_on).await,
         CtlCommand::StoreRemove { ref store } => {
             at_leader(node, json, passed_on, change::remove_store(node, store)).await
         }
@@ -81,8 +85,9 @@ async fn look(
     json: &str,
     passed_on: bool,
 ) -> Result<String, Failure> {
-    let encode = |overview: overview::Overview| match command {
+    let encode = |overview: Overview| match command {
         CtlCommand::Status => encode(&overview.status),
+        CtlCommand::Overview => encode(&overview),
         CtlCommand::StoreList => encode(&overview.status.stores),
         _ => encode(&overview.ranges),
     };

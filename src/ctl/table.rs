@@ -2,8 +2,8 @@
 
 use super::unhex;
 use super::wire::{
-    CtlCommand, RaftState, RangeDetail, RangeInfo, ReplicaState, Setting, SplitDone, Status,
-    StoreInfo, TransferDone,
+    CtlCommand, Overview, RaftState, RangeDetail, RangeInfo, ReplicaState, Setting, SplitDone,
+    Status, StoreInfo, TransferDone,
 };
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use rangekv_model::redis::keys;
@@ -13,6 +13,10 @@ use serde::de::DeserializeOwned;
 pub fn render(command: &CtlCommand, json: &str) -> serde_json::Result<String> {
     Ok(match command {
         CtlCommand::Status => status(&parse(json)?),
+        CtlCommand::Overview => {
+            let all: Overview = parse(json)?;
+            format!("{}\n\n{}", status(&all.status), ranges(&all.ranges))
+        }
         CtlCommand::StoreList => stores(&parse::<Vec<StoreInfo>>(json)?),
         CtlCommand::StoreRemove { .. } => {
             let store: StoreInfo = parse(json)?;
@@ -305,6 +309,8 @@ mod tests {
             ],
             size_bytes: 3 << 20,
             keys: 40,
+            reads: 0,
+            writes: 0,
         }
     }
 

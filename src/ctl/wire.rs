@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub enum CtlCommand {
     /// → [`Status`]
     Status,
+    /// All of the below at once, for the status page. → [`Overview`]
+    Overview,
     /// → `Vec<`[`StoreInfo`]`>`, by id.
     StoreList,
     /// Takes a store that is down, or holds nothing, out of the cluster for ever.
@@ -75,6 +77,73 @@ pub struct Status {
     pub stores: Vec<StoreInfo>,
 }
 
+/// The whole cluster, as the placement driver's leader or, without one, a single store sees it.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Overview {
+    /// The cluster and its stores. Without a `placement_leader` no figure below is known: sizes,
+    /// loads and ages are 0 or absent.
+    pub status: Status,
+    /// In key order.
+    pub ranges: Vec<RangeInfo>,
+    /// Under way and ended in this term of the placement driver, the newest last.
+    pub operators: Vec<OperatorInfo>,
+    /// In order of urgency.
+    pub schedulers: Vec<SchedulerInfo>,
+    /// By name.
+    pub settings: Vec<Setting>,
+}
+
+/// What the placement driver does to a range.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OperatorInfo {
+    /// Unique among all terms of the placement driver.
+    pub id: u64,
+    /// The range.
+    pub range: u64,
+    /// What the range should become.
+    pub goal: String,
+    /// Who decided it; `manual` = a person.
+    pub scheduler: String,
+    /// Why.
+    pub reason: String,
+    /// `running`, `done`, `failed`, `timed-out` or `cancelled`.
+    pub state: String,
+    /// What it waits for, or why it ended without success; empty = nothing to say.
+    pub detail: String,
+    /// Ordered so far, the newest last.
+    pub steps: Vec<OperatorStep>,
+    /// Since it began.
+    pub age_ms: u64,
+    /// Since it ended; `None` = it runs.
+    pub ended_ms_ago: Option<u64>,
+}
+
+/// A step of an operator.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct OperatorStep {
+    /// What was ordered of the range's leader.
+    pub step: String,
+    /// How often.
+    pub sent: u32,
+    /// Since it was ordered first.
+    pub age_ms: u64,
+    /// The range was seen changed by it.
+    pub done: bool,
+    /// What the store that tried it said last; empty = nothing, or that it was carried out.
+    pub error: String,
+}
+
+/// A scheduler, and what it said in its last round.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SchedulerInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether its setting lets it work.
+    pub enabled: bool,
+    /// Why it did nothing, or no more.
+    pub reasons: Vec<String>,
+}
+
 /// A store.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct StoreInfo {
@@ -127,6 +196,12 @@ pub struct RangeInfo {
     pub size_bytes: u64,
     /// Approximate.
     pub keys: u64,
+    /// Reads per second, over the last few seconds.
+    #[serde(default)]
+    pub reads: u64,
+    /// Writes per second, over the last few seconds.
+    #[serde(default)]
+    pub writes: u64,
 }
 
 /// A member of a range.

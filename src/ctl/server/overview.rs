@@ -1,16 +1,17 @@
 //! The cluster, its stores and ranges, as the placement driver's leader or one store sees it.
 
-use super::Failure;
+use super::{operators, Failure};
 use crate::ctl::hex;
 use crate::ctl::wire::{
-    RaftState, RangeDetail, RangeInfo, ReplicaDetail, ReplicaInfo, ReplicaState, Status, StoreInfo,
+    Overview, RaftState, RangeDetail, RangeInfo, ReplicaDetail, ReplicaInfo, ReplicaState,
+    SchedulerInfo, Status, StoreInfo,
 };
 use crate::node::calls::Target;
 use crate::node::placement::now_ms;
 use crate::node::running::Running;
 use prost::Message;
 use rangekv_pd::config::Config;
-use rangekv_pd::leader::{Leader, RangeStatus, StoreStatus};
+use rangekv_pd::leader::{Leader, RangeStatus, SchedulerStatus, StoreStatus};
 use rangekv_pd::state::StoreState;
 use rangekv_proto::internal::{
     admin_command, AdminCommand, PlacementState, ReplicaStatus, StoreRecord,
@@ -18,14 +19,6 @@ use rangekv_proto::internal::{
 use rangekv_proto::{
     Body, LeaderHint, RangeDescriptor, RangeId, ReplicaRole, Request, StoreId, PLACEMENT_RANGE,
 };
-
-/// Everything that `status`, `store list` and `range list` print.
-pub struct Overview {
-    /// The cluster and its stores.
-    pub status: Status,
-    /// In key order.
-    pub ranges: Vec<RangeInfo>,
-}
 
 /// What is known of one range.
 struct Known {
@@ -62,7 +55,21 @@ pub fn of_leader(node: &Running, leader: &Leader, state: &PlacementState) -> Ove
     overview.status.cluster = format!("{:016x}", state.cluster);
     overview.status.catalog_version = state.catalog_version;
     overview.status.placement_leader = Some(node.identity.store);
+    overview.settings = super::settings(state);
+    overview.schedulers = schedulers(leader);
+    let operators = leader.history().chain(leader.operators());
+    overview.operators = operators.map(operators::info).collect();
     overview
+}
+
+/// What the schedulers said in their last round, in order of urgency.
+fn schedulers(leader: &Leader) -> Vec<SchedulerInfo> {
+    let info = |status: SchedulerStatus| SchedulerInfo {
+        name: status.scheduler.name().into(),
+        enabled: status.enabled,
+        reasons: status.reasons.into_iter().map(|r| r.text).collect(),
+    };
+    leader.scheduler_status().into_iter().map(info).collect()
 }
 
 /// As this store sees it: what it last heard of the placement driver, and its own connections.
@@ -117,6 +124,9 @@ fn assemble(stores: Vec<Seen>, ranges: Vec<Known>, config: &Config) -> Overview 
             stores: stores.iter().map(info).collect(),
         },
         ranges: ranges.iter().map(Known::info).collect(),
+        operators: Vec::new(),
+        schedulers: Vec::new(),
+        settings: Vec::new(),
     }
 }
 
@@ -157,6 +167,8 @@ impl Known {
         RangeInfo {
             size_bytes: self.status.size_bytes,
             keys: self.status.keys,
+            reads: self.status.reads,
+            writes: self.status.writes,
             ..range_info(&self.descriptor, self.leader, |replica| {
                 self.status.lagging.contains(&replica.id)
             })
@@ -193,6 +205,8 @@ pub fn range_info(
         replicas: descriptor.replicas.iter().map(replica).collect(),
         size_bytes: 0,
         keys: 0,
+        reads: 0,
+        writes: 0,
     }
 }
 

@@ -30,6 +30,9 @@ const LOOK: Duration = Duration::from_millis(50);
 struct Ports {
     redis: u16,
     grpc: u16,
+    /// 0 = the system chooses at each start.
+    #[serde(default)]
+    http: u16,
 }
 
 struct Store {
@@ -160,10 +163,12 @@ fn choose_ports(args: &DemoArgs, dir: &Path) -> anyhow::Result<Vec<Ports>> {
     };
     let redis = choose(args.redis_port, "Redis", "--redis-port")?;
     let grpc = choose(args.grpc_port, "gRPC", "--grpc-port")?;
+    let http = choose(args.http_port, "HTTP", "--http-port")?;
     let ports: Vec<Ports> = redis
         .into_iter()
         .zip(grpc)
-        .map(|(redis, grpc)| Ports { redis, grpc })
+        .zip(http)
+        .map(|((redis, grpc), http)| Ports { redis, grpc, http })
         .collect();
     fs::write(&file, serde_json::to_vec(&ports)?)
         .with_context(|| format!("{} can't be written", file.display()))?;
@@ -186,6 +191,7 @@ fn start_store(
         .args(["--id", &name])
         .args(["--address", &format!("127.0.0.1:{}", ports.grpc)])
         .args(["--redis-address", &format!("127.0.0.1:{}", ports.redis)])
+        .args(["--http-address", &format!("127.0.0.1:{}", ports.http)])
         .arg("--data-dir")
         .arg(dir.join(&name))
         .args(["--bootstrap-members", members])
@@ -252,12 +258,19 @@ fn print_endpoints(dir: &Path, stores: &[Store], elapsed: Duration) {
         elapsed.as_secs_f64(),
         dir.display()
     );
-    println!("  {:<6}{:<18}{:<18}pid", "store", "redis", "grpc");
+    println!(
+        "  {:<6}{:<18}{:<18}{:<26}pid",
+        "store", "redis", "grpc", "status"
+    );
     for store in stores {
-        let Ports { redis, grpc } = store.ports;
+        let Ports { redis, grpc, http } = store.ports;
         let (redis, grpc) = (format!("127.0.0.1:{redis}"), format!("127.0.0.1:{grpc}"));
+        let http = match http {
+            0 => "see its log".to_owned(),
+            port => format!("http://127.0.0.1:{port}/"),
+        };
         println!(
-            "  {:<6}{redis:<18}{grpc:<18}{}",
+            "  {:<6}{redis:<18}{grpc:<18}{http:<26}{}",
             store.name,
             store.child.id()
         );

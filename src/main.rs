@@ -10,6 +10,7 @@ mod cli;
 mod bench;
 mod ctl;
 mod demo;
+mod http;
 mod node;
 
 use cli::{Cli, Command};

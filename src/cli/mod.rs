@@ -58,6 +58,11 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 50051)]
     pub grpc_port: u16,
 
+    /// HTTP port (status page) of the first store; the others follow. 0: the system chooses
+    /// them all.
+    #[arg(long, default_value_t = 8080)]
+    pub http_port: u16,
+
     /// Data ranges to begin with [default: by the number of stores].
     #[arg(long, value_parser = start::ranges_parser())]
     pub initial_ranges: Option<u64>,

@@ -16,6 +16,7 @@ use std::path::PathBuf;
 
 const GRPC_PORT: u16 = 50051;
 const REDIS_PORT: u16 = 6379;
+const HTTP_PORT: u16 = 8080;
 /// Redis Cluster slots: as many data ranges as a bootstrap can cut.
 const RANGES_MAX: u64 = 16_384;
 
@@ -61,9 +62,11 @@ pub struct StartArgs {
     #[arg(long, alias = "dynamoAddress", value_name = "HOST:PORT")]
     pub dynamo_address: Option<String>,
 
-    /// Accepted for the sake of existing command lines; this version has no HTTP door.
+    /// Address of the status page, the JSON API and the metrics [default: port 8080 of
+    /// --address's host, and nowhere if another process has that].
     #[arg(
         long,
+        alias = "httpAddress",
         value_name = "HOST:PORT",
         env = "HTTP_ADDR",
         hide_env_values = true
@@ -163,6 +166,13 @@ impl StartArgs {
                 port: REDIS_PORT,
             },
         };
+        let http = match given(&self.http_address) {
+            Some(text) => address::listen("--http-address", text)?,
+            None => Address {
+                host: grpc.host.clone(),
+                port: HTTP_PORT,
+            },
+        };
         let advertised = self.advertised(&grpc)?;
         let redis_map = self.redis_map()?;
         let members = self.members()?;
@@ -251,6 +261,11 @@ impl StartArgs {
             bind: redis.to_string(),
             advertise: redis_advertised,
         };
+        options.http = Listen {
+            bind: http.to_string(),
+            advertise: (http.is_any() && !advertised.is_any()).then(|| advertised.host.clone()),
+        };
+        options.http_asked_for = given(&self.http_address).is_some();
         options.data_ranges = self.initial_ranges.map(|ranges| ranges as usize);
         Ok(Start {
             options,
@@ -415,16 +430,12 @@ impl StartArgs {
 
     fn notices(&self) -> Result<Vec<String>, Invalid> {
         let mut notices = Vec::new();
-        for (flag, door, value) in [
-            ("--dynamo-address", "DynamoDB", &self.dynamo_address),
-            ("--http-address", "HTTP", &self.http_address),
-        ] {
-            if let Some(text) = given(value) {
-                address::listen(flag, text)?;
-                notices.push(format!(
-                    "the {door} door is not part of this version: {flag} {text} has no effect"
-                ));
-            }
+        if let Some(text) = given(&self.dynamo_address) {
+            address::listen("--dynamo-address", text)?;
+            notices.push(format!(
+                "the DynamoDB door is not part of this version: --dynamo-address {text} has no \
+                 effect"
+            ));
         }
         Ok(notices)
     }

@@ -42,6 +42,8 @@ fn no_flags_make_a_cluster_of_one() {
     assert_eq!(options.data_dir, PathBuf::from("rangekv-data"));
     assert_eq!(options.grpc.bind, "127.0.0.1:50051");
     assert_eq!(options.redis.bind, "127.0.0.1:6379");
+    assert_eq!(options.http.bind, "127.0.0.1:8080");
+    assert!(!options.http_asked_for);
     assert_eq!(options.name, None);
 }
 
@@ -124,7 +126,9 @@ fn variables_of_a_container() {
         start.options.first_start,
         FirstStart::Join(vec!["node1:50051".into()])
     );
-    assert!(start.notices[0].contains("HTTP"), "{:?}", start.notices);
+    assert_eq!(start.options.http.bind, "0.0.0.0:8080");
+    assert_eq!(start.options.http.advertise.as_deref(), Some("10.0.0.14"));
+    assert!(start.options.http_asked_for && start.notices.is_empty());
 
     let first = StartArgs {
         join: text(""),

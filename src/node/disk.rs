@@ -4,7 +4,7 @@
 use super::mailbox::Mailbox;
 use rangekv_store::event::Event;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ pub struct DiskWatch {
     path: PathBuf,
     free_bytes: AtomicU64,
     used_bytes: AtomicU64,
+    full: AtomicBool,
 }
 
 impl DiskWatch {
@@ -26,6 +27,7 @@ impl DiskWatch {
             path: path.to_path_buf(),
             free_bytes: AtomicU64::new(free_bytes(path)?),
             used_bytes: AtomicU64::new(directory_bytes(path)),
+            full: AtomicBool::new(false),
         };
         Ok(Arc::new(watch))
     }
@@ -38,6 +40,11 @@ impl DiskWatch {
     /// Bytes in the data directory.
     pub fn used_bytes(&self) -> u64 {
         self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether so little is free that writes are refused.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
     }
 
     /// Looks every second, and tells the worker when the free space passes `reserve`.
@@ -61,6 +68,7 @@ impl DiskWatch {
             let full = is_full(self.free_bytes(), reserve, was_full);
             if full != was_full {
                 was_full = full;
+                self.full.store(full, Ordering::Relaxed);
                 mailbox.push(Event::DiskFull(full));
                 let free = self.free_bytes();
                 match full {

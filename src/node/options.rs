@@ -18,6 +18,10 @@ pub struct Options {
     pub grpc: Listen,
     /// Redis.
     pub redis: Listen,
+    /// Status page, JSON API and metrics.
+    pub http: Listen,
+    /// Somebody asked for that very address: without it the process can't start.
+    pub http_asked_for: bool,
     /// Data ranges that a bootstrap makes; `None` = by the number of members.
     pub data_ranges: Option<usize>,
     /// Threads for connections; `None` = by the number of cores.
@@ -47,6 +51,11 @@ impl Default for Options {
                 bind: "127.0.0.1:6379".into(),
                 advertise: None,
             },
+            http: Listen {
+                bind: "127.0.0.1:8080".into(),
+                advertise: None,
+            },
+            http_asked_for: false,
             data_ranges: None,
             io_threads: None,
             stuck_max: Duration::from_secs(20),

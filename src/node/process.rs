@@ -20,6 +20,8 @@ use super::service::Service;
 use super::sizes;
 use super::waiting;
 use super::watchdog::Pulse;
+use crate::http;
+use crate::http::site::Site;
 use anyhow::Context;
 use rangekv_router::server;
 use rangekv_router::session::{self, Door};
@@ -61,10 +63,16 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let book = Arc::new(AddressBook::open(data.path())?);
     let grpc_listener = bind("gRPC", "--address", &options.grpc).await?;
     let redis_listener = bind("Redis", "--redis-address", &options.redis).await?;
+    let http_listener = http::door::bind(&options.http, options.http_asked_for).await?;
     let remote = has_remote_members(&options, &data, &book);
+    // Status that is served to this machine alone has no address to tell others.
+    let http = http_listener
+        .as_ref()
+        .map(|l| advertised(l, &options.http, remote));
     let addresses = Addresses {
         grpc: advertised(&grpc_listener, &options.grpc, remote)?,
         redis: advertised(&redis_listener, &options.redis, remote)?,
+        http: http.and_then(Result::ok).unwrap_or_default(),
         ..Addresses::default()
     };
     let default_name = match options.first_start {
@@ -83,6 +91,10 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let (health, grpc_server) = grpc::serve(grpc_listener, service).await?;
     let mut background: JoinSet<anyhow::Result<()>> = JoinSet::new();
     background.spawn(grpc_server);
+    let site = Site::new(seat.clone(), running.clone(), started);
+    if let Some(listener) = http_listener {
+        background.spawn(http::door::serve(listener, site.clone()));
+    }
 
     tokio::pin!(shutdown);
     if seat.identity().is_none() {
@@ -110,7 +122,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     node.stores.transport.connect_all();
     let worker = prepared.start_worker().await?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
-    let mut redis = RedisDoor::open(redis_listener, &node);
+    let mut redis = RedisDoor::open(redis_listener, &node, &site);
     background.spawn(forever(sizes::run(node.clone())));
     announce(&node);
 
@@ -120,6 +132,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         broken = &mut redis.closed => Err(redis_broken(broken)),
     };
     if outcome.is_ok() {
+        site.stop();
         health_reports.abort();
         health
             .set_service_status("", ServingStatus::NotServing)
@@ -209,13 +222,15 @@ struct RedisDoor {
 }
 
 impl RedisDoor {
-    fn open(listener: TcpListener, node: &Arc<Running>) -> Self {
+    fn open(listener: TcpListener, node: &Arc<Running>, site: &Site) -> Self {
         let info = Arc::new(NodeInfo(node.clone()));
         let door = Door::new(session::Config::default(), node.cache.clone(), info);
+        let door = Arc::new(door);
+        site.set_redis(door.clone());
         let (close, closing) = oneshot::channel();
         // Dropping the sender closes the door as well.
         let closing = async { drop(closing.await) };
-        let run = server::run(listener, Arc::new(door), node.stores.clone(), closing);
+        let run = server::run(listener, door, node.stores.clone(), closing);
         RedisDoor {
             close,
             closed: tokio::spawn(run),
@@ -255,7 +270,9 @@ async fn end(node: &Arc<Running>, worker: JoinHandle<Worker>) -> anyhow::Result<
 }
 
 fn announce(node: &Running) {
-    let Addresses { grpc, redis, .. } = node.seat.addresses();
+    let Addresses {
+        grpc, redis, http, ..
+    } = node.seat.addresses();
     tracing::info!(
         node = node.identity.name,
         store = node.identity.store,
@@ -269,4 +286,7 @@ fn announce(node: &Running) {
     );
     println!("  redis  {redis}");
     println!("  grpc   {grpc}");
+    if !http.is_empty() {
+        println!("  status http://{http}/");
+    }
 }

@@ -49,7 +49,7 @@ pub struct Node {
     pub redis: SocketAddr,
     /// DynamoDB.
     pub dynamo: SocketAddr,
-    /// Status.
+    /// Status over HTTP.
     pub http: SocketAddr,
     /// Its data directory.
     pub data_dir: PathBuf,

@@ -2,7 +2,7 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`power`], [`clocks`]. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
+//! [`power`], [`clocks`]; and [`status`], what is seen of it over HTTP. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
 //! them as an operator does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a
 //! [`ledger`], and [`stale`] looks for reads that are too old.
 //!
@@ -22,6 +22,9 @@ mod power;
 
 mod clocks;
 
+mod status;
+
+mod browser;
 mod cluster;
 mod disk;
 mod doors;

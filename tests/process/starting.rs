@@ -210,6 +210,8 @@ fn a_demo_serves_until_interrupted() {
             "0",
             "--grpc-port",
             "0",
+            "--http-port",
+            "0",
         ])
         .arg("--data-dir")
         .arg(turn.root().join("demo"));

@@ -1,4 +1,5 @@
 //! What the data means: pure functions over an ordered key-value view.
 
+pub mod dynamo;
 pub mod eval;
 pub mod redis;

@@ -1,0 +1,316 @@
+//! Evaluates commands on one range.
+//!
+//! Invariants: an operation whose condition fails, or that can't be carried out, writes nothing;
+//! of [`Command::All`] either all operations write or none; a page never leaves its range, and says
+//! where it stopped or how far the range reaches.
+
+use super::codec::{decode_item, encode_item};
+use super::command::{Command, Done, Ended, Operation, Page, PageFound, Reply, Table, Verb};
+use super::expr::ast::Condition;
+use super::expr::path::{project, Path};
+use super::expr::{condition, parse_condition, parse_projection, parse_update, update};
+use super::expr::{Kind, Placeholders};
+use super::keys;
+use super::value::{item_size, Item, Value, ITEM_BYTES_MAX};
+use crate::eval::{Context, Evaluator, Txn, View};
+use bytes::Bytes;
+use std::ops::ControlFlow;
+
+/// How long past its time an item may be and still expire: an attribute that is far in the past is
+/// taken for no time at all ("Time to Live", Amazon DynamoDB Developer Guide: five years).
+const EXPIRY_AGE_MAX_SECONDS: i64 = 5 * 365 * 24 * 3600;
+
+/// Evaluates DynamoDB commands.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DynamoModel;
+
+impl Evaluator for DynamoModel {
+    fn evaluate(&self, context: &Context<'_>, command: &Bytes, txn: &mut Txn<'_>) -> Bytes {
+        let reply = match Command::decode(command) {
+            Some(command) => run(context, command, txn),
+            None => Err(Stop::Failed("a DynamoDB command of another version".into())),
+        };
+        let reply = reply.unwrap_or_else(|stop| {
+            txn.clear();
+            match stop {
+                Stop::OutsideRange => Reply::OutsideRange,
+                Stop::Failed(why) => Reply::Failed(why),
+            }
+        });
+        reply.encode()
+    }
+
+    /// Between any two items.
+    fn split_key(&self, start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes> {
+        let inside = near > start && (end.is_empty() || near < end);
+        (inside && near.first() == Some(&keys::TAG)).then(|| Bytes::copy_from_slice(near))
+    }
+}
+
+/// Why a command as a whole has no result.
+enum Stop {
+    OutsideRange,
+    Failed(String),
+}
+
+fn run(context: &Context<'_>, command: Command, txn: &mut Txn<'_>) -> Result<Reply, Stop> {
+    match command {
+        Command::One(operation) => Ok(Reply::Ended(vec![operate(context, &operation, txn)?])),
+        Command::Each(each) => {
+            let ended = each.iter().map(|one| operate(context, one, txn));
+            Ok(Reply::Ended(ended.collect::<Result<_, _>>()?))
+        }
+        Command::All(all) => {
+            // Each sees the items as they were: no two are about the same one.
+            let ended = all.iter().map(|one| operate(context, one, txn));
+            let ended = ended.collect::<Result<Vec<_>, _>>()?;
+            if ended.iter().all(|one| matches!(one, Ended::Done(_))) {
+                return Ok(Reply::Ended(ended));
+            }
+            txn.clear();
+            Ok(Reply::Cancelled(ended))
+        }
+        Command::Page(page) => walk(context, &page, txn),
+        Command::Drop { table, max } => drop_records(context, table, max, txn),
+        Command::Expire {
+            table,
+            attribute,
+            start,
+            max,
+        } => expire(context, &table, &attribute, &start, max, txn),
+    }
+}
+
+fn operate(context: &Context<'_>, one: &Operation, txn: &mut Txn<'_>) -> Result<Ended, Stop> {
+    let key = key_of(&one.table, &one.item)
+        .ok_or_else(|| Stop::Failed("a key that does not fit its table".into()))?;
+    if &key[..] < context.start || !(context.end.is_empty() || &key[..] < context.end) {
+        return Err(Stop::OutsideRange);
+    }
+    let record = txn.get(&key);
+    let old = match &record {
+        Some(record) => Some(read(record, &key)?),
+        None => None,
+    };
+    let e = &one.expressions;
+    let placeholders = Placeholders::new(e.names.clone(), e.values.clone());
+    if let Some(text) = &e.condition {
+        let wanted = parse_condition(Kind::Condition, text, &placeholders).map_err(Stop::Failed)?;
+        let empty = Item::new();
+        if !condition::holds(&wanted, old.as_ref().unwrap_or(&empty)) {
+            return Ok(Ended::ConditionFailed(old.filter(|_| one.want_failed)));
+        }
+    }
+    let mut new = None;
+    match one.verb {
+        Verb::Get => {
+            let paths = match &e.projection {
+                Some(text) => Some(parse_projection(text, &placeholders).map_err(Stop::Failed)?),
+                None => None,
+            };
+            let old_bytes = old.as_ref().map_or(0, item_size) as u32;
+            let shown = |item: Item| paths.as_ref().map_or(item.clone(), |p| project(&item, p));
+            return Ok(Ended::Done(Done {
+                old: old.map(shown),
+                old_bytes,
+                ..Done::default()
+            }));
+        }
+        Verb::Check => {}
+        Verb::Delete => {
+            if record.is_some() {
+                txn.delete(key.clone());
+            }
+        }
+        Verb::Put => new = Some(one.item.clone()),
+        Verb::Update => {
+            let before = old.clone().unwrap_or_else(|| one.item.clone());
+            new = Some(match &e.update {
+                None => before,
+                Some(text) => {
+                    let changes = parse_update(text, &placeholders).map_err(Stop::Failed)?;
+                    match update::apply(&changes, &before) {
+                        Ok(new) => new,
+                        Err(why) => return Ok(Ended::Invalid(why.to_string())),
+                    }
+                }
+            });
+        }
+    }
+    let new_bytes = new.as_ref().map_or(0, item_size);
+    if new_bytes > ITEM_BYTES_MAX {
+        let why = "Item size to update has exceeded the maximum allowed size";
+        return Ok(Ended::Invalid(why.into()));
+    }
+    if let Some(new) = &new {
+        txn.put(key, encode_item(new));
+    }
+    Ok(Ended::Done(Done {
+        old_bytes: old.as_ref().map_or(0, item_size) as u32,
+        new_bytes: new_bytes as u32,
+        old: old.filter(|_| one.want_old),
+        new: new.filter(|_| one.want_new),
+    }))
+}
+
+/// The key of an item; `None` if a key attribute is absent or of another type.
+pub fn key_of(table: &Table, item: &Item) -> Option<Bytes> {
+    let value = |attribute: &super::schema::KeyAttribute| {
+        item.get(&attribute.name)
+            .filter(|value| attribute.kind.fits(value))
+    };
+    let partition = value(&table.schema.partition)?;
+    let sort = match &table.schema.sort {
+        Some(sort) => Some(value(sort)?),
+        None => None,
+    };
+    Some(keys::item(table.id, partition, sort))
+}
+
+fn read(record: &[u8], key: &[u8]) -> Result<Item, Stop> {
+    decode_item(record).ok_or_else(|| Stop::Failed(format!("the item at {key:02x?} is unreadable")))
+}
+
+/// `[start, end)` within the range.
+fn clip<'a>(context: &Context<'a>, start: &'a [u8], end: &'a [u8]) -> (&'a [u8], &'a [u8]) {
+    let end = match (context.end.is_empty(), end.is_empty()) {
+        (true, _) => end,
+        (_, true) => context.end,
+        _ => end.min(context.end),
+    };
+    (start.max(context.start), end)
+}
+
+fn walk(context: &Context<'_>, page: &Page, txn: &Txn<'_>) -> Result<Reply, Stop> {
+    let (start, end) = clip(context, &page.start, &page.end);
+    let e = &page.expressions;
+    let placeholders = Placeholders::new(e.names.clone(), e.values.clone());
+    let filter: Option<Condition> = match &e.condition {
+        Some(text) => {
+            Some(parse_condition(Kind::Filter, text, &placeholders).map_err(Stop::Failed)?)
+        }
+        None => None,
+    };
+    let paths: Option<Vec<Path>> = match &e.projection {
+        Some(text) => Some(parse_projection(text, &placeholders).map_err(Stop::Failed)?),
+        None => None,
+    };
+    let mut found = PageFound {
+        covered_to: Bytes::copy_from_slice(if page.reverse { start } else { end }),
+        ..PageFound::default()
+    };
+    let mut stop = None;
+    let mut visit = |key: &[u8], record: &[u8]| {
+        let item = match read(record, key) {
+            Ok(item) => item,
+            Err(why) => {
+                stop = Some(why);
+                return ControlFlow::Break(());
+            }
+        };
+        found.scanned += 1;
+        found.bytes += item_size(&item) as u32;
+        if filter.as_ref().is_none_or(|f| condition::holds(f, &item)) {
+            found.count += 1;
+            if !page.count_only {
+                let shown = paths.as_ref().map(|p| project(&item, p));
+                found.items.push(shown.unwrap_or(item));
+            }
+        }
+        if found.scanned >= page.items_max || found.bytes >= page.bytes_max {
+            found.stopped_at = Some(Bytes::copy_from_slice(key));
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    if end.is_empty() || start < end {
+        match page.reverse {
+            true => txn.scan_reverse(start, end, &mut visit),
+            false => txn.scan(start, end, &mut visit),
+        }
+    }
+    stop.map_or(Ok(Reply::Page(found)), Err)
+}
+
+fn drop_records(
+    context: &Context<'_>,
+    table: u32,
+    max: u32,
+    txn: &mut Txn<'_>,
+) -> Result<Reply, Stop> {
+    let (from, to) = (keys::table_start(table), keys::table_end(table));
+    let (start, end) = clip(context, &from, &to);
+    let mut doomed = Vec::new();
+    let mut next = Bytes::new();
+    if start < end {
+        txn.scan(start, end, &mut |key, _| {
+            let key = Bytes::copy_from_slice(key);
+            if doomed.len() == max as usize {
+                next = key;
+                return ControlFlow::Break(());
+            }
+            doomed.push(key);
+            ControlFlow::Continue(())
+        });
+    }
+    let count = doomed.len() as u32;
+    doomed.into_iter().for_each(|key| txn.delete(key));
+    Ok(Reply::Removed(count, next))
+}
+
+fn expire(
+    context: &Context<'_>,
+    table: &Table,
+    attribute: &str,
+    from: &[u8],
+    max: u32,
+    txn: &mut Txn<'_>,
+) -> Result<Reply, Stop> {
+    let (first, to) = (keys::table_start(table.id), keys::table_end(table.id));
+    let (start, end) = clip(context, from.max(&first), &to);
+    let now = (context.now_ms / 1000) as i64;
+    let (mut seen, mut doomed, mut next) = (0, Vec::new(), Bytes::new());
+    let mut stop = None;
+    if start < end {
+        txn.scan(start, end, &mut |key, record| {
+            if seen == max {
+                next = Bytes::copy_from_slice(key);
+                return ControlFlow::Break(());
+            }
+            seen += 1;
+            match read(record, key) {
+                Ok(item) if is_over(item.get(attribute), now) => {
+                    doomed.push(Bytes::copy_from_slice(key));
+                }
+                Ok(_) => {}
+                Err(why) => {
+                    stop = Some(why);
+                    return ControlFlow::Break(());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+    }
+    if let Some(why) = stop {
+        return Err(why);
+    }
+    let count = doomed.len() as u32;
+    doomed.into_iter().for_each(|key| txn.delete(key));
+    Ok(Reply::Removed(count, next))
+}
+
+fn is_over(value: Option<&Value>, now: i64) -> bool {
+    let Some(Value::N(seconds)) = value else {
+        return false;
+    };
+    let text = seconds.to_string();
+    let whole = text.split('.').next().unwrap_or_default();
+    let Ok(seconds) = whole.parse::<i64>() else {
+        return false;
+    };
+    seconds < now && seconds >= now - EXPIRY_AGE_MAX_SECONDS
+}
+
+#[cfg(test)]
+#[path = "evaluate_tests.rs"]
+mod tests;

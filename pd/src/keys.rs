@@ -6,11 +6,12 @@
 //! 01 03                   catalog version, u64 big-endian
 //! 01 10 <store, u64 BE>   internal::StoreRecord, protobuf
 //! 01 20 <name, UTF-8>     configuration value, UTF-8, in canonical form (see config.rs)
+//! 01 30 <name, UTF-8>     internal::TableRecord, protobuf
 //! ```
 //!
 //! An absent counter has its initial value: cluster 0 (not named yet), next id
 //! [`FIRST_ALLOCATED_ID`](crate::bootstrap::FIRST_ALLOCATED_ID), catalog version 1.
-//! Stores sort by id, configuration by name. `00`, `02`…`0f`, and the unused second bytes
+//! Stores sort by id, configuration and tables by name. `00`, `02`…`0f`, and the unused second bytes
 //! are left for later parts of the placement state.
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,6 +35,11 @@ pub const CONFIG: &[u8] = &[0x01, 0x20];
 /// Exclusive end of the configuration.
 pub const CONFIG_END: &[u8] = &[0x01, 0x21];
 
+/// First key of the table records.
+pub const TABLES: &[u8] = &[0x01, 0x30];
+/// Exclusive end of the table records.
+pub const TABLES_END: &[u8] = &[0x01, 0x31];
+
 /// The record of one store.
 pub fn store(id: StoreId) -> Bytes {
     let mut key = BytesMut::with_capacity(STORES.len() + 8);
@@ -56,6 +62,11 @@ pub fn config(name: &str) -> Bytes {
 /// The reverse of [`config`].
 pub fn decode_config(key: &[u8]) -> Option<&str> {
     std::str::from_utf8(key.strip_prefix(CONFIG)?).ok()
+}
+
+/// The record of one table.
+pub fn table(name: &str) -> Bytes {
+    [TABLES, name.as_bytes()].concat().into()
 }
 
 #[cfg(test)]

@@ -27,4 +27,6 @@ pub mod routes;
 pub mod schedule;
 pub mod state;
 pub mod view;
+
+mod tables;
 mod wire;

@@ -16,7 +16,7 @@
 //! takes the soft state; see [`Leader::check_removal`](crate::leader::Leader::check_removal).
 
 use crate::bootstrap::FIRST_ALLOCATED_ID;
-use crate::{config, keys};
+use crate::{config, keys, tables};
 use bytes::Bytes;
 use prost::Message;
 use rangekv_model::eval::{Context, Evaluator, Txn, View};
@@ -56,7 +56,7 @@ impl StoreState {
 
 /// The placement state as an [`Evaluator`]: commands are `PlacementCommand`, replies
 /// `PlacementReply`, both in protobuf. An accepted command's reply carries the state after it,
-/// save for `AllocateIds`, whose reply carries `first_id` alone.
+/// save for `AllocateIds`, whose reply carries `first_id` alone, and the commands of tables.rs.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct PlacementModel;
 
@@ -135,9 +135,9 @@ pub fn store_named<'a>(state: &'a PlacementState, name: &str) -> Option<&'a Stor
 }
 
 /// Why a command changes nothing.
-struct Refused(String);
+pub(crate) struct Refused(pub String);
 
-fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
+pub(crate) fn refuse<T>(why: impl Into<String>) -> Result<T, Refused> {
     Err(Refused(why.into()))
 }
 
@@ -168,6 +168,15 @@ fn execute(kind: Kind, txn: &mut Txn<'_>) -> Result<PlacementReply, Refused> {
         }
         Kind::RegisterStore(c) => first_id = register_store(&state, c, txn)?,
         Kind::SetStoreState(c) => set_store_state(&state, c, txn)?,
+        Kind::CreateTable(_)
+        | Kind::UpdateTable(_)
+        | Kind::RemoveTable(_)
+        | Kind::ReadTables(_) => {
+            return Ok(PlacementReply {
+                tables: tables::execute(&state, kind, txn)?,
+                ..Default::default()
+            })
+        }
         Kind::SetConfig(c) => set_config(c, txn)?,
         Kind::BumpCatalog(c) => {
             if c.expected != 0 && c.expected != state.catalog_version {
@@ -186,7 +195,11 @@ fn execute(kind: Kind, txn: &mut Txn<'_>) -> Result<PlacementReply, Refused> {
     })
 }
 
-fn allocate_ids(state: &PlacementState, count: u64, txn: &mut Txn<'_>) -> Result<u64, Refused> {
+pub(crate) fn allocate_ids(
+    state: &PlacementState,
+    count: u64,
+    txn: &mut Txn<'_>,
+) -> Result<u64, Refused> {
     if !(1..=ALLOCATE_IDS_MAX).contains(&count) {
         return refuse(format!(
             "{count} ids at once; expected 1 to {ALLOCATE_IDS_MAX}"
@@ -363,7 +376,7 @@ fn read_counter(view: &dyn View, key: &[u8], absent: u64) -> Result<u64, String>
     }
 }
 
-fn write_counter(txn: &mut Txn<'_>, key: &'static [u8], value: u64) {
+pub(crate) fn write_counter(txn: &mut Txn<'_>, key: &'static [u8], value: u64) {
     txn.put(key, value.to_be_bytes().to_vec());
 }
 

@@ -169,7 +169,11 @@ impl<'a> Input<'a> {
         let zigzag = u32::try_from(self.number()?).ok()?;
         let signed = (zigzag >> 1) as i32 ^ -((zigzag & 1) as i32);
         let coefficient = self.number()?;
-        Number::from_parts(signed & 1 != 0, coefficient, i16::try_from(signed >> 1).ok()?)
+        Number::from_parts(
+            signed & 1 != 0,
+            coefficient,
+            i16::try_from(signed >> 1).ok()?,
+        )
     }
 
     /// A value; `depth` is how many lists and maps it lies in.
@@ -186,14 +190,16 @@ impl<'a> Input<'a> {
             code::NULL => Value::Null,
             code::L => {
                 let count = self.count()?;
-                Value::L((0..count).map(|_| self.value(depth + 1)).collect::<Option<_>>()?)
+                Value::L(
+                    (0..count)
+                        .map(|_| self.value(depth + 1))
+                        .collect::<Option<_>>()?,
+                )
             }
             code::M => Value::M(self.map(depth + 1)?),
             code::SS => Value::Ss(self.set(Input::text)?),
             code::NS => Value::Ns(self.set(Input::decimal)?),
-            code::BS => {
-                Value::Bs(self.set(|input| input.bytes().map(Bytes::copy_from_slice))?)
-            }
+            code::BS => Value::Bs(self.set(|input| input.bytes().map(Bytes::copy_from_slice))?),
             _ => return None,
         })
     }
@@ -206,7 +212,10 @@ impl<'a> Input<'a> {
             .collect()
     }
 
-    fn set<T: Ord>(&mut self, mut element: impl FnMut(&mut Self) -> Option<T>) -> Option<BTreeSet<T>> {
+    fn set<T: Ord>(
+        &mut self,
+        mut element: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<BTreeSet<T>> {
         let count = self.count()?;
         (0..count).map(|_| element(self)).collect()
     }

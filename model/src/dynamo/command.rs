@@ -226,10 +226,7 @@ impl Table {
     }
 }
 
-fn maybe<T>(
-    input: &mut Input<'_>,
-    get: impl Fn(&mut Input<'_>) -> Option<T>,
-) -> Option<Option<T>> {
+fn maybe<T>(input: &mut Input<'_>, get: impl Fn(&mut Input<'_>) -> Option<T>) -> Option<Option<T>> {
     match input.byte()? {
         0 => Some(None),
         1 => Some(Some(get(input)?)),
@@ -249,10 +246,7 @@ fn small(input: &mut Input<'_>) -> Option<u32> {
     u32::try_from(input.number()?).ok()
 }
 
-fn many<T>(
-    input: &mut Input<'_>,
-    get: impl Fn(&mut Input<'_>) -> Option<T>,
-) -> Option<Vec<T>> {
+fn many<T>(input: &mut Input<'_>, get: impl Fn(&mut Input<'_>) -> Option<T>) -> Option<Vec<T>> {
     let count = input.count()?;
     (0..count).map(|_| get(input)).collect()
 }
@@ -529,25 +523,46 @@ mod tests {
 
     fn tables() -> impl Strategy<Value = Table> {
         let kinds = || prop_oneof![Just(KeyType::S), Just(KeyType::N), Just(KeyType::B)];
-        let attribute = move || ("[a-z]{1,3}", kinds()).prop_map(|(name, kind)| KeyAttribute { name, kind });
-        (any::<u32>(), attribute(), prop::option::of(attribute()))
-            .prop_map(|(id, partition, sort)| Table { id, schema: KeySchema { partition, sort } })
+        let attribute =
+            move || ("[a-z]{1,3}", kinds()).prop_map(|(name, kind)| KeyAttribute { name, kind });
+        (any::<u32>(), attribute(), prop::option::of(attribute())).prop_map(
+            |(id, partition, sort)| Table {
+                id,
+                schema: KeySchema { partition, sort },
+            },
+        )
     }
 
     fn operations() -> impl Strategy<Value = Operation> {
         let expression = || prop::option::of("[a-z =]{1,6}");
         let names = prop::collection::btree_map("#[a-z]", "[a-z]", 0..3);
-        (tables(), items(), 0..5usize, expression(), expression(), names, items(), any::<[bool; 3]>()).prop_map(
-            |(table, item, verb, condition, update, names, values, want)| Operation {
-                verb: VERBS[verb],
-                table,
-                item,
-                expressions: Expressions { condition, update, projection: None, names, values },
-                want_old: want[0],
-                want_new: want[1],
-                want_failed: want[2],
-            },
+        (
+            tables(),
+            items(),
+            0..5usize,
+            expression(),
+            expression(),
+            names,
+            items(),
+            any::<[bool; 3]>(),
         )
+            .prop_map(
+                |(table, item, verb, condition, update, names, values, want)| Operation {
+                    verb: VERBS[verb],
+                    table,
+                    item,
+                    expressions: Expressions {
+                        condition,
+                        update,
+                        projection: None,
+                        names,
+                        values,
+                    },
+                    want_old: want[0],
+                    want_new: want[1],
+                    want_failed: want[2],
+                },
+            )
     }
 
     proptest! {

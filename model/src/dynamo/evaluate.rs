@@ -182,6 +182,14 @@ fn clip<'a>(context: &Context<'a>, start: &'a [u8], end: &'a [u8]) -> (&'a [u8],
 }
 
 fn walk(context: &Context<'_>, page: &Page, txn: &Txn<'_>) -> Result<Reply, Stop> {
+    // A walk that began elsewhere would leave out what lies between.
+    let begins_here = match page.reverse {
+        false => &page.start[..] >= context.start,
+        true => context.end.is_empty() || (&page.end[..] <= context.end && !page.end.is_empty()),
+    };
+    if !begins_here {
+        return Err(Stop::OutsideRange);
+    }
     let (start, end) = clip(context, &page.start, &page.end);
     let e = &page.expressions;
     let placeholders = Placeholders::new(e.names.clone(), e.values.clone());

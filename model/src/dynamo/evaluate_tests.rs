@@ -126,7 +126,10 @@ fn a_transaction_is_all_or_nothing() {
     assert!(matches!(run(&mut records, &both), Reply::Cancelled(ended)
         if matches!(ended[..], [Ended::Done(_), Ended::ConditionFailed(None)])));
     assert!(records.is_empty());
-    run(&mut records, &Command::One(operation(Verb::Put, item("b", 1, &[]))));
+    run(
+        &mut records,
+        &Command::One(operation(Verb::Put, item("b", 1, &[]))),
+    );
     assert!(matches!(run(&mut records, &both), Reply::Ended(_)));
     assert_eq!(records.len(), 2);
 }
@@ -140,8 +143,12 @@ fn an_update_creates_counts_and_keeps_to_the_size_limit() {
     add.want_new = true;
     for count in 1..4 {
         let reply = run(&mut records, &Command::One(add.clone()));
-        let Reply::Ended(ended) = reply else { panic!("{reply:?}") };
-        let Ended::Done(done) = &ended[0] else { panic!("{ended:?}") };
+        let Reply::Ended(ended) = reply else {
+            panic!("{reply:?}")
+        };
+        let Ended::Done(done) = &ended[0] else {
+            panic!("{ended:?}")
+        };
         assert_eq!(done.new, Some(item("a", 1, &[("c", n(count))])));
     }
     add.expressions.update = Some("SET c = :one".into());
@@ -157,33 +164,59 @@ fn an_update_creates_counts_and_keeps_to_the_size_limit() {
 fn pages_keep_order_limits_and_their_range() {
     let mut records = Records::new();
     for sk in [5, -3, 40, 0, 7] {
-        run(&mut records, &Command::One(operation(Verb::Put, item("a", sk, &[]))));
+        run(
+            &mut records,
+            &Command::One(operation(Verb::Put, item("a", sk, &[]))),
+        );
     }
-    run(&mut records, &Command::One(operation(Verb::Put, item("b", 1, &[]))));
+    run(
+        &mut records,
+        &Command::One(operation(Verb::Put, item("b", 1, &[]))),
+    );
     let prefix = keys::partition(9, &Value::S("a".into()));
     let all = page(prefix.clone().into(), keys::after_prefix(&prefix));
     let sorts = |reply: &Reply| match reply {
-        Reply::Page(found) => found.items.iter().map(|i| i["sk"].clone()).collect::<Vec<_>>(),
+        Reply::Page(found) => found
+            .items
+            .iter()
+            .map(|i| i["sk"].clone())
+            .collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
     let reply = run(&mut records, &Command::Page(all.clone()));
     assert_eq!(sorts(&reply), [-3, 0, 5, 7, 40].map(n));
-    let backwards = Page { reverse: true, items_max: 2, ..all.clone() };
+    let backwards = Page {
+        reverse: true,
+        items_max: 2,
+        ..all.clone()
+    };
     let reply = run(&mut records, &Command::Page(backwards));
     assert_eq!(sorts(&reply), [40, 7].map(n));
     let key = |sk| keys::item(9, &Value::S("a".into()), Some(&n(sk)));
-    let Reply::Page(found) = &reply else { unreachable!() };
+    let Reply::Page(found) = &reply else {
+        unreachable!()
+    };
     assert_eq!(found.stopped_at, Some(key(7)));
     // A range that ends within the partition.
     let reply = within(&mut records, &Command::Page(all.clone()), b"", &key(5));
     assert_eq!(sorts(&reply), [-3, 0].map(n));
-    let Reply::Page(found) = &reply else { unreachable!() };
-    assert_eq!((found.covered_to.clone(), found.stopped_at.clone()), (key(5), None));
-    let mut filtered = Page { count_only: true, ..all };
+    let Reply::Page(found) = &reply else {
+        unreachable!()
+    };
+    assert_eq!(
+        (found.covered_to.clone(), found.stopped_at.clone()),
+        (key(5), None)
+    );
+    let mut filtered = Page {
+        count_only: true,
+        ..all
+    };
     filtered.expressions.condition = Some("sk > :five".into());
     filtered.expressions.values = Item::from([(":five".into(), n(5))]);
     let reply = run(&mut records, &Command::Page(filtered));
-    let Reply::Page(found) = &reply else { unreachable!() };
+    let Reply::Page(found) = &reply else {
+        unreachable!()
+    };
     assert_eq!((found.count, found.scanned, found.items.len()), (2, 5, 0));
 }
 
@@ -191,17 +224,40 @@ fn pages_keep_order_limits_and_their_range() {
 fn what_is_over_goes_and_a_dropped_table_with_all() {
     let mut records = Records::new();
     let now = 1_700_000_000;
-    for (sk, ttl) in [(1, n(now - 10)), (2, n(now + 10)), (3, Value::S("x".into())), (4, n(5))] {
-        run(&mut records, &Command::One(operation(Verb::Put, item("a", sk, &[("ttl", ttl)]))));
+    for (sk, ttl) in [
+        (1, n(now - 10)),
+        (2, n(now + 10)),
+        (3, Value::S("x".into())),
+        (4, n(5)),
+    ] {
+        run(
+            &mut records,
+            &Command::One(operation(Verb::Put, item("a", sk, &[("ttl", ttl)]))),
+        );
     }
-    let expire = |start: Bytes| Command::Expire { table: table(), attribute: "ttl".into(), start, max: 3 };
-    let Reply::Removed(1, next) = run(&mut records, &expire(Bytes::new())) else { panic!() };
+    let expire = |start: Bytes| Command::Expire {
+        table: table(),
+        attribute: "ttl".into(),
+        start,
+        max: 3,
+    };
+    let Reply::Removed(1, next) = run(&mut records, &expire(Bytes::new())) else {
+        panic!()
+    };
     assert!(!next.is_empty());
-    assert_eq!(run(&mut records, &expire(next)), Reply::Removed(0, Bytes::new()));
+    assert_eq!(
+        run(&mut records, &expire(next)),
+        Reply::Removed(0, Bytes::new())
+    );
     assert_eq!(records.len(), 3);
-    let Reply::Removed(2, next) = run(&mut records, &Command::Drop { table: 9, max: 2 }) else { panic!() };
+    let Reply::Removed(2, next) = run(&mut records, &Command::Drop { table: 9, max: 2 }) else {
+        panic!()
+    };
     assert!(!next.is_empty());
-    assert_eq!(run(&mut records, &Command::Drop { table: 9, max: 2 }), Reply::Removed(1, Bytes::new()));
+    assert_eq!(
+        run(&mut records, &Command::Drop { table: 9, max: 2 }),
+        Reply::Removed(1, Bytes::new())
+    );
     assert!(records.is_empty());
 }
 
@@ -209,7 +265,10 @@ fn what_is_over_goes_and_a_dropped_table_with_all() {
 fn keys_of_other_ranges_and_versions_are_refused() {
     let mut records = Records::new();
     let put = Command::One(operation(Verb::Put, item("a", 1, &[])));
-    assert_eq!(within(&mut records, &put, b"", &[keys::TAG]), Reply::OutsideRange);
+    assert_eq!(
+        within(&mut records, &put, b"", &[keys::TAG]),
+        Reply::OutsideRange
+    );
     let wrong = Command::One(operation(Verb::Put, Item::new()));
     assert!(matches!(run(&mut records, &wrong), Reply::Failed(_)));
     assert!(records.is_empty());

@@ -184,9 +184,12 @@ mod tests {
         match kind {
             KeyType::S => "[\\x00\\x01a-b\u{ff}]{0,5}".prop_map(Value::S).boxed(),
             KeyType::N => decimals().prop_map(Value::N).boxed(),
-            KeyType::B => prop::collection::vec(prop_oneof![Just(0u8), Just(1), Just(255), any::<u8>()], 0..5)
-                .prop_map(|b| Value::B(b.into()))
-                .boxed(),
+            KeyType::B => prop::collection::vec(
+                prop_oneof![Just(0u8), Just(1), Just(255), any::<u8>()],
+                0..5,
+            )
+            .prop_map(|b| Value::B(b.into()))
+            .boxed(),
         }
     }
 
@@ -198,7 +201,11 @@ mod tests {
     #[test]
     fn hashes_are_what_they_were() {
         assert_eq!(hash(b""), hash(&[]));
-        let key = item(7, &Value::S("a\0b".into()), Some(&Value::N(Number::parse("-1").unwrap())));
+        let key = item(
+            7,
+            &Value::S("a\0b".into()),
+            Some(&Value::N(Number::parse("-1").unwrap())),
+        );
         let body = &key[PREFIX..];
         assert_eq!(&key[..5], [0x40, 0, 0, 0, 7]);
         assert_eq!(body, [b'a', 0, 0xff, b'b', 0, 1, 0, 0xbf, 0xff, 0xf4, 0xff]);
@@ -211,7 +218,10 @@ mod tests {
             let key = partition(1, &Value::S(format!("user-{i}")));
             buckets[usize::from(key[5] >> 4)] += 1;
         }
-        assert!(buckets.iter().all(|n| (850..1150).contains(n)), "{buckets:?}");
+        assert!(
+            buckets.iter().all(|n| (850..1150).contains(n)),
+            "{buckets:?}"
+        );
     }
 
     #[test]

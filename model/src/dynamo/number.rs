@@ -33,7 +33,9 @@ pub enum NumberError {
     #[error("Attempting to store more than 38 significant digits in a Number")]
     Precision,
     /// 1E+126 or more.
-    #[error("Number overflow. Attempting to store a number with magnitude larger than supported range")]
+    #[error(
+        "Number overflow. Attempting to store a number with magnitude larger than supported range"
+    )]
     Overflow,
     /// Below 1E-130, and not zero.
     #[error("Number underflow. Attempting to store a number with magnitude smaller than supported range")]
@@ -66,7 +68,11 @@ impl Number {
             return Err(syntax());
         }
         let digits: Vec<u8> = digits().map(|b| b - b'0').collect();
-        Number::normal(negative, &digits, power.saturating_sub(fraction.len() as i64))
+        Number::normal(
+            negative,
+            &digits,
+            power.saturating_sub(fraction.len() as i64),
+        )
     }
 
     /// `±digits × 10^exponent`, most significant digit first.
@@ -358,8 +364,14 @@ mod tests {
             (".5", "0.5"),
             ("5.", "5"),
             ("-12.034e1", "-120.34"),
-            ("99999999999999999999999999999999999999", "99999999999999999999999999999999999999"),
-            ("100000000000000000000000000000000000000000", "100000000000000000000000000000000000000000"),
+            (
+                "99999999999999999999999999999999999999",
+                "99999999999999999999999999999999999999",
+            ),
+            (
+                "100000000000000000000000000000000000000000",
+                "100000000000000000000000000000000000000000",
+            ),
         ] {
             assert_eq!(number(text).to_string(), shown, "{text}");
         }
@@ -369,11 +381,19 @@ mod tests {
 
     #[test]
     fn what_is_no_number() {
-        for text in ["", "-", ".", "e5", "1e", "1e+", "0x10", "1 ", "NaN", "Infinity", "1.2.3", "١"] {
-            assert!(matches!(Number::parse(text), Err(NumberError::Syntax(_))), "{text}");
+        for text in [
+            "", "-", ".", "e5", "1e", "1e+", "0x10", "1 ", "NaN", "Infinity", "1.2.3", "١",
+        ] {
+            assert!(
+                matches!(Number::parse(text), Err(NumberError::Syntax(_))),
+                "{text}"
+            );
         }
         assert_eq!(Number::parse("1E126"), Err(NumberError::Overflow));
-        assert_eq!(Number::parse("-1E99999999999999999999"), Err(NumberError::Overflow));
+        assert_eq!(
+            Number::parse("-1E99999999999999999999"),
+            Err(NumberError::Overflow)
+        );
         assert_eq!(Number::parse("9E-131"), Err(NumberError::Underflow));
         assert_eq!(
             Number::parse("123456789012345678901234567890123456789"),
@@ -391,9 +411,16 @@ mod tests {
             ("1E20", "1E-10", "100000000000000000000.0000000001"),
             ("99", "1", "100"),
         ] {
-            assert_eq!(number(a).add(number(b)).unwrap().to_string(), c, "{a} + {b}");
+            assert_eq!(
+                number(a).add(number(b)).unwrap().to_string(),
+                c,
+                "{a} + {b}"
+            );
         }
-        assert_eq!(number("1E100").add(number("1")), Err(NumberError::Precision));
+        assert_eq!(
+            number("1E100").add(number("1")),
+            Err(NumberError::Precision)
+        );
         let greatest = number("9.9999999999999999999999999999999999999E125");
         assert_eq!(greatest.add(greatest), Err(NumberError::Overflow));
     }

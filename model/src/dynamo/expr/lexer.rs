@@ -53,7 +53,10 @@ pub fn tokens(text: &str) -> Vec<Token> {
                 }
             }
             b'0'..=b'9' => {
-                at += bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+                at += bytes[at..]
+                    .iter()
+                    .take_while(|b| b.is_ascii_digit())
+                    .count();
                 TokenKind::Index
             }
             b'a'..=b'z' | b'A'..=b'Z' | b'_' => {
@@ -62,7 +65,11 @@ pub fn tokens(text: &str) -> Vec<Token> {
             }
             b'<' | b'>' => {
                 let two = bytes.get(at..at + 2);
-                at += if matches!(two, Some(b"<>" | b"<=" | b">=")) { 2 } else { 1 };
+                at += if matches!(two, Some(b"<>" | b"<=" | b">=")) {
+                    2
+                } else {
+                    1
+                };
                 TokenKind::Symbol
             }
             b'=' | b'(' | b')' | b'[' | b']' | b',' | b'.' | b'+' | b'-' => {
@@ -74,7 +81,10 @@ pub fn tokens(text: &str) -> Vec<Token> {
                 TokenKind::Unknown
             }
         };
-        tokens.push(Token { kind, at: start..at });
+        tokens.push(Token {
+            kind,
+            at: start..at,
+        });
     }
     tokens.push(Token {
         kind: TokenKind::End,

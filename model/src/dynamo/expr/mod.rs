@@ -122,7 +122,12 @@ pub fn parse_update(text: &str, placeholders: &Placeholders) -> Result<Update, S
 
 /// A projection.
 pub fn parse_projection(text: &str, placeholders: &Placeholders) -> Result<Vec<Path>, String> {
-    parser::parse(Kind::Projection, text, placeholders, parser::Parser::projection)
+    parser::parse(
+        Kind::Projection,
+        text,
+        placeholders,
+        parser::Parser::projection,
+    )
 }
 
 #[cfg(test)]

@@ -136,13 +136,21 @@ impl<'a> Parser<'a> {
             _ => self.word(),
         };
         let from = self.tokens[self.next.saturating_sub(1)].at.start;
-        let to = self.tokens[(self.next + 1).min(self.tokens.len() - 1)].at.end;
+        let to = self.tokens[(self.next + 1).min(self.tokens.len() - 1)]
+            .at
+            .end;
         let near = &self.text[from..to];
-        Failed(format!("Syntax error; token: \"{token}\", near: \"{near}\""))
+        Failed(format!(
+            "Syntax error; token: \"{token}\", near: \"{near}\""
+        ))
     }
 
     fn note(&mut self, grade: Grade, why: String) {
-        if self.problem.as_ref().is_none_or(|(worst, _)| grade < *worst) {
+        if self
+            .problem
+            .as_ref()
+            .is_none_or(|(worst, _)| grade < *worst)
+        {
             self.problem = Some((grade, why));
         }
     }
@@ -217,7 +225,10 @@ impl<'a> Parser<'a> {
 
     fn is_call(&self) -> bool {
         self.peek().kind == TokenKind::Word
-            && self.tokens.get(self.next + 1).is_some_and(|t| t.kind == TokenKind::Symbol)
+            && self
+                .tokens
+                .get(self.next + 1)
+                .is_some_and(|t| t.kind == TokenKind::Symbol)
             && self.text_of(self.next + 1) == "("
             && !self.is_keyword("IN")
     }
@@ -243,7 +254,8 @@ impl<'a> Parser<'a> {
             if list.len() > IN_MAX {
                 self.wrong_count("IN", list.len() + 1);
             }
-            list.iter().for_each(|other| self.distinct("IN", &left, other));
+            list.iter()
+                .for_each(|other| self.distinct("IN", &left, other));
             return Ok(Condition::In(left, list));
         }
         let comparator = match self.word() {
@@ -327,7 +339,8 @@ impl<'a> Parser<'a> {
         if let Operand::Path(path) = operand {
             return path;
         }
-        let why = format!("Operator or function requires a document path; operator or function: {name}");
+        let why =
+            format!("Operator or function requires a document path; operator or function: {name}");
         self.note(Grade::Operand, why);
         Path::of("")
     }
@@ -410,7 +423,13 @@ impl<'a> Parser<'a> {
         if self.is_call() {
             let name = self.take();
             if name != "size" {
-                let known = ["attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains"];
+                let known = [
+                    "attribute_exists",
+                    "attribute_not_exists",
+                    "attribute_type",
+                    "begins_with",
+                    "contains",
+                ];
                 let why = match known.contains(&name) {
                     true => format!("The function is not allowed to be used this way in an expression; function: {name}"),
                     false => format!("Invalid function name; function: {name}"),
@@ -486,7 +505,8 @@ impl<'a> Parser<'a> {
             TokenKind::Word => {
                 let name = self.take();
                 if is_reserved(name) {
-                    let why = format!("Attribute name is a reserved keyword; reserved keyword: {name}");
+                    let why =
+                        format!("Attribute name is a reserved keyword; reserved keyword: {name}");
                     self.note(Grade::Reserved, why);
                 }
                 Ok(name.to_owned())
@@ -547,7 +567,9 @@ impl<'a> Parser<'a> {
             }
             self.take();
             if seen.contains(&section) {
-                let why = format!("The \"{section}\" section can only be used once in an update expression;");
+                let why = format!(
+                    "The \"{section}\" section can only be used once in an update expression;"
+                );
                 self.note(Grade::Parentheses, why);
             }
             loop {
@@ -578,7 +600,10 @@ impl<'a> Parser<'a> {
             _ => {
                 let value = self.value()?;
                 let fits = match section {
-                    "ADD" => matches!(value, Value::N(_) | Value::Ss(_) | Value::Ns(_) | Value::Bs(_)),
+                    "ADD" => matches!(
+                        value,
+                        Value::N(_) | Value::Ss(_) | Value::Ns(_) | Value::Bs(_)
+                    ),
                     _ => matches!(value, Value::Ss(_) | Value::Ns(_) | Value::Bs(_)),
                 };
                 if !fits {
@@ -638,9 +663,18 @@ impl<'a> Parser<'a> {
         }
         self.symbol(")")?;
         if !["if_not_exists", "list_append"].contains(&name) {
-            let known = ["attribute_exists", "attribute_not_exists", "attribute_type", "begins_with", "contains", "size"];
+            let known = [
+                "attribute_exists",
+                "attribute_not_exists",
+                "attribute_type",
+                "begins_with",
+                "contains",
+                "size",
+            ];
             let why = match known.contains(&name) {
-                true => format!("The function is not allowed in an update expression; function: {name}"),
+                true => {
+                    format!("The function is not allowed in an update expression; function: {name}")
+                }
                 false => format!("Invalid function name; function: {name}"),
             };
             self.note(Grade::Function, why);
@@ -662,7 +696,9 @@ impl<'a> Parser<'a> {
         match first {
             SetOperand::Path(path) => Ok(SetOperand::IfNotExists(path, Box::new(second))),
             _ => {
-                let why = format!("Operator or function requires a document path; operator or function: {name}");
+                let why = format!(
+                    "Operator or function requires a document path; operator or function: {name}"
+                );
                 self.note(Grade::Operand, why);
                 Ok(second)
             }

@@ -73,7 +73,12 @@ mod tests {
     fn words_count_in_any_case() {
         assert_eq!(RESERVED.len(), 573);
         assert_eq!(RESERVED.iter().map(|w| w.len()).max(), Some(LONGEST));
-        for (name, reserved) in [("size", true), ("Name", true), ("names2", false), ("", false)] {
+        for (name, reserved) in [
+            ("size", true),
+            ("Name", true),
+            ("names2", false),
+            ("", false),
+        ] {
             assert_eq!(is_reserved(name), reserved, "{name}");
         }
     }

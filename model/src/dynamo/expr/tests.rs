@@ -18,7 +18,10 @@ fn ss(texts: &[&str]) -> Value {
 }
 
 fn map<const N: usize>(entries: [(&str, Value); N]) -> BTreeMap<String, Value> {
-    entries.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+    entries
+        .into_iter()
+        .map(|(k, v)| (k.to_owned(), v))
+        .collect()
 }
 
 fn item() -> Item {
@@ -29,8 +32,17 @@ fn item() -> Item {
         ("tags", ss(&["x", "y"])),
         ("flag", Value::Bool(true)),
         ("nothing", Value::Null),
-        ("lst", Value::L(vec![n("1"), s("two"), Value::L(vec![n("3")])])),
-        ("doc", Value::M(map([("a", n("1")), ("b", Value::M(map([("c", s("deep"))])))]))),
+        (
+            "lst",
+            Value::L(vec![n("1"), s("two"), Value::L(vec![n("3")])]),
+        ),
+        (
+            "doc",
+            Value::M(map([
+                ("a", n("1")),
+                ("b", Value::M(map([("c", s("deep"))]))),
+            ])),
+        ),
     ])
 }
 
@@ -72,7 +84,10 @@ fn conditions() {
         ("NOT n1 BETWEEN :one AND :six", false),
         ("n1 IN (:one, :six)", false),
         ("n1 in (:one, :n)", true),
-        ("attribute_exists(doc.b.c) and attribute_not_exists(doc.c)", true),
+        (
+            "attribute_exists(doc.b.c) and attribute_not_exists(doc.c)",
+            true,
+        ),
         ("attribute_type(n1, :N)", true),
         ("begins_with(txt, :s)", true),
         ("begins_with(n1, :s)", false),
@@ -141,20 +156,65 @@ fn updates() {
     let cases: [(&str, &str, Option<Value>); 20] = [
         ("SET n1 = n1 + :one", "n1", Some(n("6"))),
         ("SET n1 = :one - n1", "n1", Some(n("-4"))),
-        ("set fresh = if_not_exists(fresh, :one) + :one", "fresh", Some(n("2"))),
+        (
+            "set fresh = if_not_exists(fresh, :one) + :one",
+            "fresh",
+            Some(n("2")),
+        ),
         ("SET fresh = if_not_exists(n1, :one)", "fresh", Some(n("5"))),
-        ("SET lst = list_append(:list, lst)", "lst", Some(Value::L(vec![s("end"), n("1"), s("two"), Value::L(vec![n("3")])]))),
-        ("SET lst[1] = :n", "lst", Some(Value::L(vec![n("1"), n("5"), Value::L(vec![n("3")])]))),
-        ("SET lst[10] = :n, lst[9] = :one", "lst", Some(Value::L(vec![n("1"), s("two"), Value::L(vec![n("3")]), n("1"), n("5")]))),
-        ("SET doc.b.d = :n", "doc", Some(Value::M(map([("a", n("1")), ("b", Value::M(map([("c", s("deep")), ("d", n("5"))])))])))),
-        ("REMOVE lst[0], lst[1]", "lst", Some(Value::L(vec![Value::L(vec![n("3")])]))),
+        (
+            "SET lst = list_append(:list, lst)",
+            "lst",
+            Some(Value::L(vec![
+                s("end"),
+                n("1"),
+                s("two"),
+                Value::L(vec![n("3")]),
+            ])),
+        ),
+        (
+            "SET lst[1] = :n",
+            "lst",
+            Some(Value::L(vec![n("1"), n("5"), Value::L(vec![n("3")])])),
+        ),
+        (
+            "SET lst[10] = :n, lst[9] = :one",
+            "lst",
+            Some(Value::L(vec![
+                n("1"),
+                s("two"),
+                Value::L(vec![n("3")]),
+                n("1"),
+                n("5"),
+            ])),
+        ),
+        (
+            "SET doc.b.d = :n",
+            "doc",
+            Some(Value::M(map([
+                ("a", n("1")),
+                ("b", Value::M(map([("c", s("deep")), ("d", n("5"))]))),
+            ]))),
+        ),
+        (
+            "REMOVE lst[0], lst[1]",
+            "lst",
+            Some(Value::L(vec![Value::L(vec![n("3")])])),
+        ),
         ("REMOVE doc.b", "doc", Some(Value::M(map([("a", n("1"))])))),
         ("REMOVE absent", "absent", None),
         ("REMOVE n1 SET fresh = n1", "fresh", Some(n("5"))),
         ("ADD n1 :six", "n1", Some(n("11"))),
         ("ADD fresh :six", "fresh", Some(n("6"))),
         ("ADD tags :z", "tags", Some(ss(&["x", "y", "z"]))),
-        ("ADD doc.a :one", "doc", Some(Value::M(map([("a", n("2")), ("b", Value::M(map([("c", s("deep"))])))])))),
+        (
+            "ADD doc.a :one",
+            "doc",
+            Some(Value::M(map([
+                ("a", n("2")),
+                ("b", Value::M(map([("c", s("deep"))]))),
+            ]))),
+        ),
         ("DELETE tags :y", "tags", Some(ss(&["x"]))),
         ("DELETE tags :xy", "tags", None),
         ("DELETE fresh :xy", "fresh", None),
@@ -199,7 +259,10 @@ fn projections() {
     assert_eq!(
         project("doc.b.c, lst[2], lst[0], doc.z"),
         map([
-            ("doc", Value::M(map([("b", Value::M(map([("c", s("deep"))])))]))),
+            (
+                "doc",
+                Value::M(map([("b", Value::M(map([("c", s("deep"))])))]))
+            ),
             ("lst", Value::L(vec![n("1"), Value::L(vec![n("3")])])),
         ])
     );

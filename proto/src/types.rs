@@ -144,6 +144,8 @@ impl EvaluatorId {
     pub const PLACEMENT: EvaluatorId = EvaluatorId(0);
     /// The Redis model.
     pub const REDIS: EvaluatorId = EvaluatorId(1);
+    /// The DynamoDB model.
+    pub const DYNAMO: EvaluatorId = EvaluatorId(2);
 }
 
 /// A request aimed at the leader of one range.

@@ -42,6 +42,8 @@ pub enum Target<'a> {
     Range(RangeId),
     /// The range that holds a key.
     Key(&'a [u8]),
+    /// The range that holds the keys just before this one.
+    Before(&'a [u8]),
 }
 
 /// Where to send a call, as far as is known.
@@ -79,6 +81,51 @@ impl Calls {
             .map_err(|e| DoorError::Invalid(format!("not a placement reply: {e}")))
     }
 
+    /// A placement command that must not be carried out twice: after an unknown outcome it is
+    /// not sent again.
+    pub async fn placement_once(
+        &self,
+        kind: placement_command::Kind,
+        within: Duration,
+    ) -> Result<PlacementReply, DoorError> {
+        let body = Body::Command {
+            evaluator: EvaluatorId::PLACEMENT,
+            read_only: false,
+            command: encode(kind),
+        };
+        let reply = self.call(Target::Placement, body, false, within).await?;
+        PlacementReply::decode(reply)
+            .map_err(|e| DoorError::Invalid(format!("not a placement reply: {e}")))
+    }
+
+    /// A command of a data model to a range's leader; a read is answered here if this store
+    /// leads the range under a lease.
+    pub async fn evaluate(
+        &self,
+        target: Target<'_>,
+        evaluator: EvaluatorId,
+        read_only: bool,
+        command: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, DoorError> {
+        if read_only {
+            let route = self.route(target);
+            let local = route.and_then(|route| {
+                let RangeDescriptor { id, epoch, .. } = &route.descriptor;
+                self.stores.read_local(*id, epoch.version, evaluator, &command)
+            });
+            if let Some(reply) = local {
+                return Ok(reply);
+            }
+        }
+        let body = Body::Command {
+            evaluator,
+            read_only,
+            command,
+        };
+        self.call(target, body, read_only, within).await
+    }
+
     /// A heartbeat to the placement driver's leader.
     pub async fn heartbeat(&self, heartbeat: Bytes, within: Duration) -> Result<Bytes, DoorError> {
         let body = Body::Heartbeat(heartbeat);
@@ -105,6 +152,13 @@ impl Calls {
             Target::Placement => by_id(cache.routes(), PLACEMENT_RANGE),
             Target::Range(range) => by_id(cache.routes(), range),
             Target::Key(key) => cache.lookup(key).cloned(),
+            Target::Before(key) => {
+                let holds = |r: &&Arc<Route>| {
+                    let d = &r.descriptor;
+                    &d.start[..] < key && (d.end.is_empty() || key <= &d.end[..])
+                };
+                cache.routes().iter().find(holds).cloned()
+            }
         }
     }
 

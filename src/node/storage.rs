@@ -4,6 +4,7 @@ use super::clock;
 use super::seat::Seat;
 use anyhow::Context;
 use rangekv_model::eval::Evaluator;
+use rangekv_model::dynamo::DynamoModel;
 use rangekv_model::redis::RedisModel;
 use rangekv_pd::bootstrap::preferred_leader;
 use rangekv_pd::state::PlacementModel;
@@ -49,6 +50,7 @@ pub fn open(seat: &Seat) -> anyhow::Result<Opened> {
             Arc::new(PlacementModel) as Arc<dyn Evaluator>,
         ),
         (EvaluatorId::REDIS, Arc::new(RedisModel)),
+        (EvaluatorId::DYNAMO, Arc::new(DynamoModel)),
     ]);
     let shared = Arc::new(StoreShared::default());
     let config = Config::new(StoreId(me.store), rand::random());

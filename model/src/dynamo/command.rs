@@ -173,8 +173,8 @@ pub enum Reply {
     Cancelled(Vec<Ended>),
     /// To a walk.
     Page(PageFound),
-    /// To [`Command::Drop`] and [`Command::Expire`]: how many records went, and where to go on
-    /// (empty = this range is done).
+    /// To [`Command::Drop`] and [`Command::Expire`]: how many records went, and where to go on:
+    /// within this range, or where it ends, at the end of the table at most.
     Removed(u32, Bytes),
     /// A key lies in another range.
     OutsideRange,

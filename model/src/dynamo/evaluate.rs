@@ -249,7 +249,7 @@ fn drop_records(
     let (from, to) = (keys::table_start(table), keys::table_end(table));
     let (start, end) = clip(context, &from, &to);
     let mut doomed = Vec::new();
-    let mut next = Bytes::new();
+    let mut next = Bytes::copy_from_slice(end);
     if start < end {
         txn.scan(start, end, &mut |key, _| {
             let key = Bytes::copy_from_slice(key);
@@ -277,7 +277,8 @@ fn expire(
     let (first, to) = (keys::table_start(table.id), keys::table_end(table.id));
     let (start, end) = clip(context, from.max(&first), &to);
     let now = (context.now_ms / 1000) as i64;
-    let (mut seen, mut doomed, mut next) = (0, Vec::new(), Bytes::new());
+    let (mut seen, mut doomed) = (0, Vec::new());
+    let mut next = Bytes::copy_from_slice(end);
     let mut stop = None;
     if start < end {
         txn.scan(start, end, &mut |key, record| {

@@ -33,6 +33,9 @@ struct Ports {
     /// 0 = the system chooses at each start.
     #[serde(default)]
     http: u16,
+    /// As `http`.
+    #[serde(default)]
+    dynamo: u16,
 }
 
 struct Store {
@@ -164,11 +167,18 @@ fn choose_ports(args: &DemoArgs, dir: &Path) -> anyhow::Result<Vec<Ports>> {
     let redis = choose(args.redis_port, "Redis", "--redis-port")?;
     let grpc = choose(args.grpc_port, "gRPC", "--grpc-port")?;
     let http = choose(args.http_port, "HTTP", "--http-port")?;
+    let dynamo = choose(args.dynamo_port, "DynamoDB", "--dynamo-port")?;
     let ports: Vec<Ports> = redis
         .into_iter()
         .zip(grpc)
         .zip(http)
-        .map(|((redis, grpc), http)| Ports { redis, grpc, http })
+        .zip(dynamo)
+        .map(|(((redis, grpc), http), dynamo)| Ports {
+            redis,
+            grpc,
+            http,
+            dynamo,
+        })
         .collect();
     fs::write(&file, serde_json::to_vec(&ports)?)
         .with_context(|| format!("{} can't be written", file.display()))?;
@@ -192,6 +202,7 @@ fn start_store(
         .args(["--address", &format!("127.0.0.1:{}", ports.grpc)])
         .args(["--redis-address", &format!("127.0.0.1:{}", ports.redis)])
         .args(["--http-address", &format!("127.0.0.1:{}", ports.http)])
+        .args(["--dynamo-address", &format!("127.0.0.1:{}", ports.dynamo)])
         .arg("--data-dir")
         .arg(dir.join(&name))
         .args(["--bootstrap-members", members])
@@ -259,18 +270,27 @@ fn print_endpoints(dir: &Path, stores: &[Store], elapsed: Duration) {
         dir.display()
     );
     println!(
-        "  {:<6}{:<18}{:<18}{:<26}pid",
-        "store", "redis", "grpc", "status"
+        "  {:<6}{:<18}{:<18}{:<18}{:<26}pid",
+        "store", "redis", "dynamodb", "grpc", "status"
     );
     for store in stores {
-        let Ports { redis, grpc, http } = store.ports;
+        let Ports {
+            redis,
+            grpc,
+            http,
+            dynamo,
+        } = store.ports;
+        let dynamo = match dynamo {
+            0 => "see its log".to_owned(),
+            port => format!("127.0.0.1:{port}"),
+        };
         let (redis, grpc) = (format!("127.0.0.1:{redis}"), format!("127.0.0.1:{grpc}"));
         let http = match http {
             0 => "see its log".to_owned(),
             port => format!("http://127.0.0.1:{port}/"),
         };
         println!(
-            "  {:<6}{redis:<18}{grpc:<18}{http:<26}{}",
+            "  {:<6}{redis:<18}{dynamo:<18}{grpc:<18}{http:<26}{}",
             store.name,
             store.child.id()
         );

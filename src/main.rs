@@ -10,6 +10,7 @@ mod cli;
 mod bench;
 mod ctl;
 mod demo;
+mod dynamo;
 mod http;
 mod node;
 
@@ -23,13 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::from_process().command {
         Command::Start(args) => match args.plan() {
-            Ok(start) => {
-                start
-                    .notices
-                    .iter()
-                    .for_each(|notice| eprintln!("{notice}"));
-                node::start(start.options, start.log_format)
-            }
+            Ok(start) => node::start(start.options, start.log_format),
             Err(invalid) => invalid.exit(),
         },
         Command::Demo(args) => demo::demo(&args),

@@ -63,6 +63,10 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 8080)]
     pub http_port: u16,
 
+    /// DynamoDB port of the first store; the others follow. 0: the system chooses them all.
+    #[arg(long, default_value_t = 8000)]
+    pub dynamo_port: u16,
+
     /// Data ranges to begin with [default: by the number of stores].
     #[arg(long, value_parser = start::ranges_parser())]
     pub initial_ranges: Option<u64>,

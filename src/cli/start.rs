@@ -17,6 +17,7 @@ use std::path::PathBuf;
 const GRPC_PORT: u16 = 50051;
 const REDIS_PORT: u16 = 6379;
 const HTTP_PORT: u16 = 8080;
+const DYNAMO_PORT: u16 = 8000;
 /// Redis Cluster slots: as many data ranges as a bootstrap can cut.
 const RANGES_MAX: u64 = 16_384;
 
@@ -58,7 +59,8 @@ pub struct StartArgs {
     #[arg(long, alias = "redisAddress", value_name = "HOST:PORT")]
     pub redis_address: Option<String>,
 
-    /// Accepted for the sake of existing command lines; this version has no DynamoDB door.
+    /// DynamoDB address to listen on [default: port 8000 of --address's host, and nowhere if
+    /// another process has that].
     #[arg(long, alias = "dynamoAddress", value_name = "HOST:PORT")]
     pub dynamo_address: Option<String>,
 
@@ -140,8 +142,6 @@ pub struct Start {
     pub options: Options,
     /// How to write the log.
     pub log_format: LogFormat,
-    /// To be printed at the start: what was asked for and is not part of this version.
-    pub notices: Vec<String>,
 }
 
 /// Accepts as many data ranges as a bootstrap can cut.
@@ -171,6 +171,13 @@ impl StartArgs {
             None => Address {
                 host: grpc.host.clone(),
                 port: HTTP_PORT,
+            },
+        };
+        let dynamo = match given(&self.dynamo_address) {
+            Some(text) => address::listen("--dynamo-address", text)?,
+            None => Address {
+                host: grpc.host.clone(),
+                port: DYNAMO_PORT,
             },
         };
         let advertised = self.advertised(&grpc)?;
@@ -266,11 +273,15 @@ impl StartArgs {
             advertise: (http.is_any() && !advertised.is_any()).then(|| advertised.host.clone()),
         };
         options.http_asked_for = given(&self.http_address).is_some();
+        options.dynamo = Listen {
+            bind: dynamo.to_string(),
+            advertise: (dynamo.is_any() && !advertised.is_any()).then(|| advertised.host.clone()),
+        };
+        options.dynamo_asked_for = given(&self.dynamo_address).is_some();
         options.data_ranges = self.initial_ranges.map(|ranges| ranges as usize);
         Ok(Start {
             options,
             log_format: self.log_format,
-            notices: self.notices()?,
         })
     }
 
@@ -426,18 +437,6 @@ impl StartArgs {
             )));
         }
         Ok(())
-    }
-
-    fn notices(&self) -> Result<Vec<String>, Invalid> {
-        let mut notices = Vec::new();
-        if let Some(text) = given(&self.dynamo_address) {
-            address::listen("--dynamo-address", text)?;
-            notices.push(format!(
-                "the DynamoDB door is not part of this version: --dynamo-address {text} has no \
-                 effect"
-            ));
-        }
-        Ok(notices)
     }
 }
 

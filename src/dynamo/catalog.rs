@@ -70,7 +70,9 @@ impl Catalog {
         calls: &Calls,
         kind: Kind,
     ) -> Result<Result<TableRecord, String>, DynamoError> {
-        let reply = calls.placement_once(kind, super::ranges::REQUEST_TIME_MAX).await;
+        let reply = calls
+            .placement_once(kind, super::ranges::REQUEST_TIME_MAX)
+            .await;
         *self.known.lock() = None;
         let mut reply = reply?;
         if !reply.error.is_empty() {

@@ -35,7 +35,10 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Runs for as long as the process lives.
 pub async fn run(node: Arc<Running>) {
-    assert!(LEAVE_ALONE > 2 * FRESH, "a table is forgotten before it goes");
+    assert!(
+        LEAVE_ALONE > 2 * FRESH,
+        "a table is forgotten before it goes"
+    );
     let ranges = Ranges::new(node);
     let mut doomed: HashMap<u32, Instant> = HashMap::new();
     let mut expired = Instant::now();
@@ -56,13 +59,24 @@ pub async fn run(node: Arc<Running>) {
         for table in tables.iter().filter(|t| t.deleting) {
             let seen = *doomed.entry(table.id).or_insert_with(Instant::now);
             if seen.elapsed() >= LEAVE_ALONE {
-                report(table, "removing a deleted table", drop_table(&ranges, table).await);
+                report(
+                    table,
+                    "removing a deleted table",
+                    drop_table(&ranges, table).await,
+                );
             }
         }
         if expired.elapsed() >= EXPIRE_EVERY {
             expired = Instant::now();
-            for table in tables.iter().filter(|t| !t.deleting && !t.ttl_attribute.is_empty()) {
-                report(table, "removing expired items", expire(&ranges, table).await);
+            for table in tables
+                .iter()
+                .filter(|t| !t.deleting && !t.ttl_attribute.is_empty())
+            {
+                report(
+                    table,
+                    "removing expired items",
+                    expire(&ranges, table).await,
+                );
             }
         }
     }
@@ -84,7 +98,11 @@ async fn drop_table(ranges: &Ranges, table: &TableRecord) -> Result<u64, DynamoE
     };
     let removed = walk(ranges, table, false, |_| command.clone()).await?;
     let remove = Kind::RemoveTable(RemoveTable { id: table.id });
-    let reply = ranges.node.calls.placement(remove, super::ranges::REQUEST_TIME_MAX).await?;
+    let reply = ranges
+        .node
+        .calls
+        .placement(remove, super::ranges::REQUEST_TIME_MAX)
+        .await?;
     match reply.error.is_empty() {
         true => Ok(removed),
         false => Err(not_understood(&Reply::Failed(reply.error))),

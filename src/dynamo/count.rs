@@ -77,7 +77,10 @@ async fn walk(ranges: &Ranges, record: &TableRecord) -> Result<(u64, u64), Dynam
     let (mut items, mut bytes) = (0, 0);
     while page.start < end {
         let place = Place::At(page.start.clone());
-        let found = match ranges.command(place, true, &Command::Page(page.clone())).await? {
+        let found = match ranges
+            .command(place, true, &Command::Page(page.clone()))
+            .await?
+        {
             Reply::Page(found) => found,
             other => return Err(not_understood(&other)),
         };

@@ -54,7 +54,10 @@ impl Backend for Ranges {
             Place::Before(key) => Target::Before(key),
         };
         let (evaluator, command) = (EvaluatorId::DYNAMO, command.encode());
-        let call = self.node.calls.evaluate(target, evaluator, read_only, command, REQUEST_TIME_MAX);
+        let call =
+            self.node
+                .calls
+                .evaluate(target, evaluator, read_only, command, REQUEST_TIME_MAX);
         let reply = call.await?;
         Reply::decode(&reply).ok_or_else(|| {
             let why = "the range's leader is of another version: its answer is not understood";
@@ -88,11 +91,22 @@ impl Backend for Ranges {
         since.map_or(0, |since| since.as_millis() as u64)
     }
 
-    /// Version 4 of RFC 9562.
     fn uuid(&self) -> String {
-        let bits: u128 = rand::rng().random();
-        let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
-        let hex = format!("{bits:032x}");
-        [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
+        uuid()
     }
+}
+
+/// Version 4 of RFC 9562.
+pub fn uuid() -> String {
+    let bits: u128 = rand::rng().random();
+    let bits = bits & !(0xf << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let hex = format!("{bits:032x}");
+    [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-")
 }

@@ -2,18 +2,19 @@
 //!
 //! Signatures are accepted and not verified.
 
-use super::ranges::Ranges;
+use super::ranges::{uuid, Ranges};
+use crate::node::options::Listen;
 use crate::node::running::Running;
+use crate::node::seat::Seat;
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
-use rangekv_router::dynamo::backend::Backend;
 use rangekv_router::dynamo::error::{DynamoError, Exception};
 use rangekv_router::dynamo::{answer, Caller, REQUEST_BYTES_MAX};
 use serde_json::Value as Json;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
@@ -21,24 +22,66 @@ const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 const CRC32: HeaderName = HeaderName::from_static("x-amz-crc32");
 
+/// What requests need.
+#[derive(Clone)]
+struct Door {
+    seat: Arc<Seat>,
+    node: Arc<OnceLock<Arc<Running>>>,
+    ranges: Arc<OnceLock<Ranges>>,
+}
+
+impl Door {
+    /// The cluster, once this store has its seat in one.
+    fn ranges(&self) -> Result<&Ranges, DynamoError> {
+        match self.node.get() {
+            Some(node) => Ok(self.ranges.get_or_init(|| Ranges::new(node.clone()))),
+            None => {
+                let why = self
+                    .seat
+                    .notice()
+                    .unwrap_or_else(|| "no member of a cluster has given it a place yet".into());
+                let why = format!("{} is waiting to be initialised: {why}", self.seat.name());
+                Err(DynamoError::new(Exception::Unavailable, why))
+            }
+        }
+    }
+}
+
+/// Listens where `listen` says. If nobody asked for that very address and another process has
+/// it, the store goes on without this door.
+pub async fn bind(listen: &Listen, asked_for: bool) -> anyhow::Result<Option<TcpListener>> {
+    match crate::node::listen::bind("DynamoDB", "--dynamo-address", listen).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(error) if asked_for => Err(error),
+        Err(error) => {
+            tracing::warn!(error = format!("{error:#}"), "no DynamoDB door");
+            Ok(None)
+        }
+    }
+}
+
 /// Serves until `closing` ends; requests that were read are answered.
 pub async fn run(
     listener: TcpListener,
-    node: Arc<Running>,
+    seat: Arc<Seat>,
+    node: Arc<OnceLock<Arc<Running>>>,
     closing: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let app = axum::Router::new()
-        .fallback(serve)
-        .with_state(Ranges::new(node));
+    let door = Door {
+        seat,
+        node,
+        ranges: Arc::default(),
+    };
+    let app = axum::Router::new().fallback(serve).with_state(door);
     axum::serve(listener, app)
         .with_graceful_shutdown(closing)
         .await
 }
 
-async fn serve(State(ranges): State<Ranges>, request: Request) -> Response<Body> {
+async fn serve(State(door): State<Door>, request: Request) -> Response<Body> {
     let origin = request.headers().get(header::ORIGIN).cloned();
     let mut response = match *request.method() {
-        Method::POST => post(&ranges, request).await,
+        Method::POST => post(&door, request).await,
         Method::OPTIONS => preflight(request.headers()),
         Method::GET => {
             let host = text(request.headers(), &header::HOST);
@@ -55,14 +98,16 @@ async fn serve(State(ranges): State<Ranges>, request: Request) -> Response<Body>
         }
     };
     let headers = response.headers_mut();
-    if let Ok(id) = HeaderValue::from_str(&ranges.uuid()) {
+    if let Ok(id) = HeaderValue::from_str(&uuid()) {
         headers.insert(REQUEST_ID, id);
     }
     if origin.is_some() {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        let exposed = HeaderValue::from_static(
-            "x-amzn-RequestId,x-amzn-ErrorType,x-amz-crc32,Date",
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_ORIGIN,
+            HeaderValue::from_static("*"),
         );
+        let exposed =
+            HeaderValue::from_static("x-amzn-RequestId,x-amzn-ErrorType,x-amz-crc32,Date");
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     }
     response
@@ -72,7 +117,10 @@ async fn serve(State(ranges): State<Ranges>, request: Request) -> Response<Body>
 fn preflight(asked: &HeaderMap) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();
-    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_ORIGIN,
+        HeaderValue::from_static("*"),
+    );
     headers.insert(
         header::ACCESS_CONTROL_ALLOW_METHODS,
         HeaderValue::from_static("GET, HEAD, PUT, POST, DELETE, OPTIONS"),
@@ -80,11 +128,14 @@ fn preflight(asked: &HeaderMap) -> Response<Body> {
     if let Some(names) = asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
-    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("172800"));
+    headers.insert(
+        header::ACCESS_CONTROL_MAX_AGE,
+        HeaderValue::from_static("172800"),
+    );
     response
 }
 
-async fn post(ranges: &Ranges, request: Request) -> Response<Body> {
+async fn post(door: &Door, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let caller = Caller {
         region: region(&text(&parts.headers, &header::AUTHORIZATION)),
@@ -92,7 +143,10 @@ async fn post(ranges: &Ranges, request: Request) -> Response<Body> {
     };
     let target = text(&parts.headers, &TARGET);
     let answered = match to_bytes(body, REQUEST_BYTES_MAX).await {
-        Ok(body) => answer(ranges, &caller, &target, &body).await,
+        Ok(body) => match door.ranges() {
+            Ok(ranges) => answer(ranges, &caller, &target, &body).await,
+            Err(error) => Err(error),
+        },
         Err(_) => Err(DynamoError::serialization(format!(
             "the request is longer than {REQUEST_BYTES_MAX} bytes, or broke off"
         ))),
@@ -115,7 +169,9 @@ fn response(status: StatusCode, body: String) -> Response<Body> {
     let checksum = HeaderValue::from(crc32fast::hash(body.as_bytes()));
     let mut response = Response::new(Body::from(body));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, CONTENT_TYPE);
     response.headers_mut().insert(CRC32, checksum);
     response
 }

@@ -112,7 +112,8 @@ impl Calls {
             let route = self.route(target);
             let local = route.and_then(|route| {
                 let RangeDescriptor { id, epoch, .. } = &route.descriptor;
-                self.stores.read_local(*id, epoch.version, evaluator, &command)
+                self.stores
+                    .read_local(*id, epoch.version, evaluator, &command)
             });
             if let Some(reply) = local {
                 return Ok(reply);

@@ -22,6 +22,10 @@ pub struct Options {
     pub http: Listen,
     /// Somebody asked for that very address: without it the process can't start.
     pub http_asked_for: bool,
+    /// DynamoDB.
+    pub dynamo: Listen,
+    /// Somebody asked for that very address: without it the process can't start.
+    pub dynamo_asked_for: bool,
     /// Data ranges that a bootstrap makes; `None` = by the number of members.
     pub data_ranges: Option<usize>,
     /// Threads for connections; `None` = by the number of cores.
@@ -56,6 +60,11 @@ impl Default for Options {
                 advertise: None,
             },
             http_asked_for: false,
+            dynamo: Listen {
+                bind: "127.0.0.1:8000".into(),
+                advertise: None,
+            },
+            dynamo_asked_for: false,
             data_ranges: None,
             io_threads: None,
             stuck_max: Duration::from_secs(20),

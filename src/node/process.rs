@@ -20,6 +20,7 @@ use super::service::Service;
 use super::sizes;
 use super::waiting;
 use super::watchdog::Pulse;
+use crate::dynamo;
 use crate::http;
 use crate::http::site::Site;
 use anyhow::Context;
@@ -39,6 +40,9 @@ use tonic_health::ServingStatus;
 
 /// Leaders have this long to move away before the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// A door that waits for its clients' last answers waits no longer.
+const DOOR_CLOSE_MAX: Duration = Duration::from_secs(1);
 
 /// Whether to stop, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,11 +73,15 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let http = http_listener
         .as_ref()
         .map(|l| advertised(l, &options.http, remote));
+    let dynamo_listener = dynamo::bind(&options.dynamo, options.dynamo_asked_for).await?;
+    let dynamo = dynamo_listener
+        .as_ref()
+        .map(|l| advertised(l, &options.dynamo, remote));
     let addresses = Addresses {
         grpc: advertised(&grpc_listener, &options.grpc, remote)?,
         redis: advertised(&redis_listener, &options.redis, remote)?,
+        dynamo: dynamo.transpose()?.unwrap_or_default(),
         http: http.and_then(Result::ok).unwrap_or_default(),
-        ..Addresses::default()
     };
     let default_name = match options.first_start {
         FirstStart::Single => "n1".to_string(),
@@ -95,6 +103,9 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     if let Some(listener) = http_listener {
         background.spawn(http::door::serve(listener, site.clone()));
     }
+
+    let mut dynamo_door =
+        dynamo_listener.map(|listener| DynamoDoor::open(listener, &seat, &running));
 
     tokio::pin!(shutdown);
     if seat.identity().is_none() {
@@ -123,13 +134,15 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let worker = prepared.start_worker().await?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
     let mut redis = RedisDoor::open(redis_listener, &node, &site);
+    background.spawn(forever(dynamo::chores(node.clone())));
     background.spawn(forever(sizes::run(node.clone())));
     announce(&node);
 
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         ended = background.join_next() => Err(failed(ended)),
-        broken = &mut redis.closed => Err(redis_broken(broken)),
+        broken = &mut redis.closed => Err(broken_door(broken, "the Redis port")),
+        broken = DynamoDoor::ended(&mut dynamo_door) => Err(broken_door(broken, "the DynamoDB port")),
     };
     if outcome.is_ok() {
         site.stop();
@@ -139,6 +152,9 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
             .await;
         let leave = async {
             drain(&node).await;
+            if let Some(door) = dynamo_door {
+                door.close().await?;
+            }
             redis.close().await
         };
         tokio::select! {
@@ -206,13 +222,16 @@ fn failed(ended: Option<Result<anyhow::Result<()>, JoinError>>) -> anyhow::Error
     }
 }
 
-fn redis_broken(ended: Result<std::io::Result<()>, JoinError>) -> anyhow::Error {
+fn broken_door(
+    ended: Result<std::io::Result<()>, JoinError>,
+    which: &'static str,
+) -> anyhow::Error {
     let cause = match ended {
         Ok(Ok(())) => anyhow::anyhow!("closed by itself"),
         Ok(Err(error)) => error.into(),
         Err(panicked) => panicked.into(),
     };
-    cause.context("the Redis port")
+    cause.context(which)
 }
 
 /// Redis's door, until told to close.
@@ -244,6 +263,42 @@ impl RedisDoor {
     }
 }
 
+/// DynamoDB's door, until told to close.
+struct DynamoDoor {
+    close: oneshot::Sender<()>,
+    closed: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+impl DynamoDoor {
+    /// Until the store has its seat, every request is refused with an error that clients retry.
+    fn open(listener: TcpListener, seat: &Arc<Seat>, node: &Arc<OnceLock<Arc<Running>>>) -> Self {
+        let (close, closing) = oneshot::channel();
+        let closing = async { drop(closing.await) };
+        let run = dynamo::run(listener, seat.clone(), node.clone(), closing);
+        DynamoDoor {
+            close,
+            closed: tokio::spawn(run),
+        }
+    }
+
+    /// When the door has ended by itself; never if there is none.
+    async fn ended(door: &mut Option<Self>) -> Result<std::io::Result<()>, JoinError> {
+        match door {
+            Some(door) => (&mut door.closed).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Answers what was read. A connection that is idle, yet kept open, is not waited for.
+    async fn close(self) -> anyhow::Result<()> {
+        drop(self.close);
+        match tokio::time::timeout(DOOR_CLOSE_MAX, self.closed).await {
+            Ok(closed) => closed?.context("the DynamoDB port"),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
 /// Moves leaders away, as far as there is somebody to take them.
 async fn drain(node: &Running) {
     let began = Instant::now();
@@ -271,7 +326,10 @@ async fn end(node: &Arc<Running>, worker: JoinHandle<Worker>) -> anyhow::Result<
 
 fn announce(node: &Running) {
     let Addresses {
-        grpc, redis, http, ..
+        grpc,
+        redis,
+        dynamo,
+        http,
     } = node.seat.addresses();
     tracing::info!(
         node = node.identity.name,
@@ -288,5 +346,8 @@ fn announce(node: &Running) {
     println!("  grpc   {grpc}");
     if !http.is_empty() {
         println!("  status http://{http}/");
+    }
+    if !dynamo.is_empty() {
+        println!("  dynamo http://{dynamo} (signatures are not verified)");
     }
 }

@@ -3,8 +3,8 @@
 use super::clock;
 use super::seat::Seat;
 use anyhow::Context;
-use rangekv_model::eval::Evaluator;
 use rangekv_model::dynamo::DynamoModel;
+use rangekv_model::eval::Evaluator;
 use rangekv_model::redis::RedisModel;
 use rangekv_pd::bootstrap::preferred_leader;
 use rangekv_pd::state::PlacementModel;

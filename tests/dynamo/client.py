@@ -89,7 +89,7 @@ def items():
         "pk": "a",
         "sk": decimal.Decimal("1.5"),
         "text": "héllo",
-        "none": None,
+        "nil": None,
         "yes": True,
         "blob": boto3.dynamodb.types.Binary(b"\x00\xff"),
         "list": [1, "two", {"three": {"four"}}],
@@ -102,13 +102,13 @@ def items():
         assert found == item, found
     updated = RESOURCE.Table("music").update_item(
         Key=key,
-        UpdateExpression="SET #l[1] = :new, plays = if_not_exists(plays, :zero) + :one REMOVE none",
+        UpdateExpression="SET #l[1] = :new, plays = if_not_exists(plays, :zero) + :one REMOVE nil",
         ConditionExpression=Attr("yes").eq(True),
         ExpressionAttributeNames={"#l": "list"},
         ExpressionAttributeValues={":new": "zwei", ":zero": 0, ":one": 1},
         ReturnValues="ALL_NEW",
     )["Attributes"]
-    assert updated["list"][1] == "zwei" and updated["plays"] == 1 and "none" not in updated
+    assert updated["list"][1] == "zwei" and updated["plays"] == 1 and "nil" not in updated
     failed = refused(
         "ConditionalCheckFailedException",
         CLIENT.put_item,

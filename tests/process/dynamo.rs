@@ -33,11 +33,23 @@ fn boto3_through_every_node_while_ranges_split() {
     while client.try_wait().expect("a child").is_none() && cuts < 6 {
         std::thread::sleep(std::time::Duration::from_millis(1500));
         cuts += 1;
-        let key = format!("40{:08x}{:04x}", 100_000 + cuts / 2, 0x4000 + cuts % 2 * 0x4000);
+        let key = format!(
+            "40{:08x}{:04x}",
+            100_000 + cuts / 2,
+            0x4000 + cuts % 2 * 0x4000
+        );
         until("a split", || {
             let address = cluster.nodes[0].grpc.to_string();
             let split = crate::cluster::rangekv()
-                .args(["ctl", "--endpoints", &address, "range", "split", "--raw-key", &key])
+                .args([
+                    "ctl",
+                    "--endpoints",
+                    &address,
+                    "range",
+                    "split",
+                    "--raw-key",
+                    &key,
+                ])
                 .output()
                 .expect("ctl");
             match split.status.success() {

@@ -212,6 +212,8 @@ fn a_demo_serves_until_interrupted() {
             "0",
             "--http-port",
             "0",
+            "--dynamo-port",
+            "0",
         ])
         .arg("--data-dir")
         .arg(turn.root().join("demo"));

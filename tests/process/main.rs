@@ -2,7 +2,7 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP, [`dynamo`] the other door. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
+//! [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP. What they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks
 //! them as an operator does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a
 //! [`ledger`], and [`stale`] looks for reads that are too old.
 //!
@@ -17,8 +17,6 @@ mod crashing;
 mod pausing;
 
 mod reshaping;
-
-mod dynamo;
 
 mod power;
 

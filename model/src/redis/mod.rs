@@ -60,6 +60,7 @@ mod zset_algebra;
 mod zset_pop;
 mod zset_range;
 
+use crate::dynamo::DynamoModel;
 use crate::eval::{Context, Evaluator, Txn};
 use bytes::Bytes;
 use call::{Call, Outcome};
@@ -305,8 +306,8 @@ fn split_key(start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes> {
         return Some(before);
     }
     match keys::user_key_prefix(near) {
-        // Another model's key: nothing is known about what belongs together there.
-        None if near.first() != Some(&keys::TAG) => None,
+        // A range may hold items of tables as well: between any two of them.
+        None if near.first() != Some(&keys::TAG) => DynamoModel.split_key(start, end, near),
         Some(prefix) if prefix.len() < near.len() => {
             let (own, next) = (Bytes::copy_from_slice(prefix), keys::after_user_key(prefix));
             [next, own].into_iter().find(|key| inside(key))

@@ -146,7 +146,7 @@ impl Number {
     }
 
     /// The exact sum, or why it is no number.
-    pub fn add(self, other: Number) -> Result<Number, NumberError> {
+    pub fn plus(self, other: Number) -> Result<Number, NumberError> {
         if self.is_zero() {
             return Ok(other);
         }
@@ -412,17 +412,17 @@ mod tests {
             ("99", "1", "100"),
         ] {
             assert_eq!(
-                number(a).add(number(b)).unwrap().to_string(),
+                number(a).plus(number(b)).unwrap().to_string(),
                 c,
                 "{a} + {b}"
             );
         }
         assert_eq!(
-            number("1E100").add(number("1")),
+            number("1E100").plus(number("1")),
             Err(NumberError::Precision)
         );
         let greatest = number("9.9999999999999999999999999999999999999E125");
-        assert_eq!(greatest.add(greatest), Err(NumberError::Overflow));
+        assert_eq!(greatest.plus(greatest), Err(NumberError::Overflow));
     }
 
     proptest! {
@@ -448,9 +448,9 @@ mod tests {
 
         #[test]
         fn sums_undo(a in numbers(), b in numbers()) {
-            if let Ok(sum) = a.add(b) {
-                prop_assert_eq!(b.add(a), Ok(sum));
-                if let Ok(back) = sum.add(b.negate()) {
+            if let Ok(sum) = a.plus(b) {
+                prop_assert_eq!(b.plus(a), Ok(sum));
+                if let Ok(back) = sum.plus(b.negate()) {
                     prop_assert_eq!(back, a);
                 }
             }

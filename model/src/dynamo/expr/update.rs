@@ -78,9 +78,9 @@ fn evaluate(operand: &SetOperand, item: &Item) -> Result<Value, UpdateError> {
         SetOperand::Plus(a, b) | SetOperand::Minus(a, b) => {
             match (evaluate(a, item)?, evaluate(b, item)?) {
                 (Value::N(a), Value::N(b)) if matches!(operand, SetOperand::Plus(..)) => {
-                    Value::N(a.add(b)?)
+                    Value::N(a.plus(b)?)
                 }
-                (Value::N(a), Value::N(b)) => Value::N(a.add(b.negate())?),
+                (Value::N(a), Value::N(b)) => Value::N(a.plus(b.negate())?),
                 _ => return Err(UpdateError::Type),
             }
         }
@@ -90,7 +90,7 @@ fn evaluate(operand: &SetOperand, item: &Item) -> Result<Value, UpdateError> {
 fn add(old: Option<&Value>, value: &Value) -> Result<Value, UpdateError> {
     Ok(match (old, value) {
         (None, value) => value.clone(),
-        (Some(Value::N(a)), Value::N(b)) => Value::N(a.add(*b)?),
+        (Some(Value::N(a)), Value::N(b)) => Value::N(a.plus(*b)?),
         (Some(Value::Ss(a)), Value::Ss(b)) => Value::Ss(a.union(b).cloned().collect()),
         (Some(Value::Ns(a)), Value::Ns(b)) => Value::Ns(a.union(b).copied().collect()),
         (Some(Value::Bs(a)), Value::Bs(b)) => Value::Bs(a.union(b).cloned().collect()),

@@ -14,7 +14,7 @@ use rangekv_model::dynamo::command::{
 use rangekv_model::dynamo::value::{item_size, ITEM_BYTES_MAX};
 use rangekv_proto::RangeId;
 use serde_json::{json, Map, Value as Json};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 type Result<T> = std::result::Result<T, DynamoError>;
 
@@ -60,7 +60,7 @@ pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Jso
         ));
     }
     let mut parts = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for (at, (name, _, expressions, keys)) in drafts.iter().enumerate() {
         let (_, table) = usable(backend, table_of_arn(name)).await?;
         for key in *keys {
@@ -163,7 +163,7 @@ pub async fn write<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<J
         ));
     }
     let mut parts = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     let mut names = Vec::new();
     for (at, (name, writes)) in drafts.into_iter().enumerate() {
         let (_, table) = usable(backend, table_of_arn(name)).await?;

@@ -108,7 +108,7 @@ fn check_placeholders(
             let why = "ExpressionAttributeNames must not be empty";
             return Err(DynamoError::validation(why));
         }
-        for placeholder in names.keys().filter(|name| !is_placeholder(name, '#')) {
+        if let Some(placeholder) = names.keys().find(|name| !is_placeholder(name, '#')) {
             return Err(DynamoError::validation(format!(
                 "ExpressionAttributeNames contains invalid key: Syntax error; key: \"{placeholder}\""
             )));

@@ -12,7 +12,7 @@ use super::request::{constraint, missing, Parameters};
 use rangekv_model::dynamo::command::{Command, Done, Ended, Reply, Verb};
 use rangekv_model::dynamo::value::item_size;
 use serde_json::{json, Value as Json};
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 type Result<T> = std::result::Result<T, DynamoError>;
 
@@ -109,7 +109,7 @@ async fn run<B: Backend>(
 ) -> Result<(Vec<String>, Vec<Done>)> {
     let mut operations = Vec::new();
     let mut names = Vec::new();
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for draft in &drafts {
         let (record, table) = usable(backend, &draft.table).await?;
         let operation = draft.operation(&table)?;

@@ -39,11 +39,15 @@ pub enum Bug {
     StaleEpoch,
     /// A replica that was removed and destroyed is made anew by a message, and votes.
     RemovedReplicaVotes,
+    /// Quiesced followers sleep on when the store of their leader falls silent.
+    DeafQuiescence,
+    /// The lease of a quiesced leader goes on, though nobody has promised anything.
+    LeaseWhileQuiesced,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 17] = [
+    pub const ALL: [Bug; 19] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,
@@ -61,6 +65,8 @@ impl Bug {
         Bug::AbortOfAnotherMerge,
         Bug::StaleEpoch,
         Bug::RemovedReplicaVotes,
+        Bug::DeafQuiescence,
+        Bug::LeaseWhileQuiesced,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -83,6 +89,8 @@ impl Bug {
             Bug::AbortOfAnotherMerge => "abort_of_another_merge",
             Bug::StaleEpoch => "stale_epoch",
             Bug::RemovedReplicaVotes => "removed_replica_votes",
+            Bug::DeafQuiescence => "deaf_quiescence",
+            Bug::LeaseWhileQuiesced => "lease_while_quiesced",
         }
     }
 }

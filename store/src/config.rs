@@ -20,6 +20,12 @@ pub struct Config {
     pub election_ticks: usize,
     /// Ticks between heartbeats.
     pub heartbeat_ticks: usize,
+    /// Time without a request after which a leader lets its lease run out, and its group
+    /// quiesces, ms.
+    pub idle_ms: u64,
+    /// Time between two signs of life to each store that this one shares a range with, ms. Well
+    /// below the least election timeout.
+    pub keepalive_ms: u64,
     /// Overlay memory per range beyond which writes are refused, bytes.
     pub overlay_bytes_max: usize,
     /// Requests that may wait in one range behind a split or a starting leader.
@@ -45,6 +51,8 @@ impl Config {
             tick_ms: 50,
             election_ticks: 20,
             heartbeat_ticks: 2,
+            idle_ms: 3_000,
+            keepalive_ms: 300,
             overlay_bytes_max: 64 << 20,
             waiting_max: 8192,
             entry_bytes_max: 1 << 20,
@@ -53,6 +61,11 @@ impl Config {
             log_total_bytes_max: 128 << 20,
             catch_up_entries_max: 1000,
         }
+    }
+
+    /// [`idle_ms`](Self::idle_ms), ns.
+    pub fn idle_ns(&self) -> u64 {
+        self.idle_ms * 1_000_000
     }
 
     /// Least election timeout, ns.

@@ -116,6 +116,26 @@ label! {
 }
 
 label! {
+    /// Why a quiesced replica woke.
+    Wake {
+        /// A request that needs raft.
+        Request = "request",
+        /// A message from its leader, or to its leader.
+        Message = "message",
+        /// A vote was asked for.
+        Vote = "vote",
+        /// Another replica asked its leader to wake.
+        Asked = "asked",
+        /// The leader's store fell silent, or a leader heard no quorum any more.
+        StoreSilent = "store_silent",
+        /// A store of the group is heard again, or its process is another one.
+        StoreBack = "store_back",
+        /// Leaderships move away from this store, ranges merge, or somebody handles the replica by hand.
+        Operator = "operator",
+    }
+}
+
+label! {
     /// The way of snapshot bytes.
     Direction {
         /// To other stores.
@@ -182,6 +202,12 @@ pub struct Metrics {
     pub snapshots: Counters<SnapshotEvent>,
     /// Bytes of snapshots.
     pub snapshot_bytes: Counters<Direction>,
+    /// Leaders that quiesced their groups.
+    pub quiesced_groups: Counter,
+    /// Replicas that woke.
+    pub woken: Counters<Wake>,
+    /// Replicas that are quiesced.
+    pub quiesced: Gauge,
     /// Replicas.
     pub replicas: Gauge,
     /// Replicas that lead.
@@ -217,6 +243,9 @@ impl Default for Metrics {
             messages_dropped: Counters::default(),
             snapshots: Counters::default(),
             snapshot_bytes: Counters::default(),
+            quiesced_groups: Counter::default(),
+            woken: Counters::default(),
+            quiesced: Gauge::default(),
             replicas: Gauge::default(),
             leaders: Gauge::default(),
         }
@@ -472,6 +501,22 @@ impl Metrics {
                     &self.snapshot_bytes,
                 )
             },
+            Family::counter(
+                "rangekv_quiesced_groups_total",
+                "Groups without work that their leader here quiesced.",
+                self.quiesced_groups.get(),
+            ),
+            Family::labelled(
+                "rangekv_replicas_woken_total",
+                "Quiesced replicas that woke, by reason.",
+                "reason",
+                &self.woken,
+            ),
+            Family::gauge(
+                "rangekv_replicas_quiesced",
+                "Replicas on this store that are quiesced: no heartbeats, no ticks.",
+                self.quiesced.get(),
+            ),
             Family::gauge(
                 "rangekv_replicas",
                 "Replicas on this store.",

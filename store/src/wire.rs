@@ -3,6 +3,7 @@
 //! Envelopes of one worker round for one store travel as one block of bytes, in one frame.
 
 use crate::codec::{get_bytes, get_varint, put_bytes, put_varint, Corrupt};
+use crate::replica::quiesce::QuietAt;
 use bytes::{Buf, Bytes};
 use protobuf::Message as _;
 use raft::eraftpb::Message;
@@ -56,6 +57,26 @@ pub enum Payload {
         /// Whether you were a member until then. If so, your replica of `target` absorbs it.
         member: bool,
     },
+    /// "Nothing is going on: this leader sends no more heartbeats. Do not miss them."
+    Quiesce(QuietAt),
+    /// "Something is going on: lead us again." To a leader that may be quiesced.
+    Wake,
+    /// From store to store, of no range: "I am here." Carries the process's boot id.
+    Keepalive(u64),
+}
+
+impl Envelope {
+    /// A sign of life of a store.
+    pub fn keepalive(boot_id: u64) -> Self {
+        Envelope {
+            range: RangeId(0),
+            from: ReplicaId(0),
+            to: ReplicaId(0),
+            epoch: Epoch::default(),
+            bounds: None,
+            payload: Payload::Keepalive(boot_id),
+        }
+    }
 }
 
 /// Envelopes as bytes.
@@ -81,6 +102,9 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
         Payload::AskFrozen { .. } => 3,
         Payload::Frozen { .. } => 4,
         Payload::Merged { .. } => 5,
+        Payload::Quiesce(_) => 6,
+        Payload::Wake => 7,
+        Payload::Keepalive(_) => 8,
     };
     out.push(kind | if e.bounds.is_some() { 0x80 } else { 0 });
     if let Some((start, end)) = &e.bounds {
@@ -94,7 +118,6 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
                 .write_to_vec(out)
                 .expect("a message always fits in memory");
         }
-        Payload::Gone | Payload::AmIMember => {}
         Payload::AskFrozen { source, begun } => {
             put_varint(out, source.0);
             put_varint(out, *begun);
@@ -107,6 +130,13 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
             put_varint(out, target.0);
             put_varint(out, u64::from(*member));
         }
+        Payload::Quiesce(at) => {
+            put_varint(out, at.term);
+            put_varint(out, at.index);
+            put_varint(out, at.log_term);
+        }
+        Payload::Keepalive(boot_id) => put_varint(out, *boot_id),
+        Payload::Gone | Payload::AmIMember | Payload::Wake => {}
     }
 }
 
@@ -151,6 +181,13 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
                 target: RangeId(get_varint(&mut bytes)?),
                 member: get_varint(&mut bytes)? == 1,
             },
+            6 => Payload::Quiesce(QuietAt {
+                term: get_varint(&mut bytes)?,
+                index: get_varint(&mut bytes)?,
+                log_term: get_varint(&mut bytes)?,
+            }),
+            7 => Payload::Wake,
+            8 => Payload::Keepalive(get_varint(&mut bytes)?),
             _ => return Err(Corrupt("envelope: unknown kind")),
         };
         envelopes.push(Envelope {

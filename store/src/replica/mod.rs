@@ -2,7 +2,8 @@
 //!
 //! The replica decides; the worker that owns it ([`crate::worker`]) moves its messages, log
 //! writes and state writes. Files: [`evaluate`] (requests), [`reads`] (ReadIndex and lease),
-//! [`apply`] (committed entries), [`ready`] (raft's Ready, step by step).
+//! [`apply`] (committed entries), [`ready`] (raft's Ready, step by step), [`quiesce`] (groups
+//! without work).
 //!
 //! Invariants:
 //! - applied ≤ committed ≤ last index; none of them goes back while the process lives;
@@ -12,6 +13,7 @@
 pub mod apply;
 pub mod evaluate;
 mod progress;
+pub mod quiesce;
 pub mod reads;
 pub mod ready;
 
@@ -189,6 +191,10 @@ pub struct Replica {
     /// While uninitialised: the newest `conf_version` of which a member has said that this
     /// replica is one, too.
     member_at: u64,
+    /// Not ticked; see [`quiesce`].
+    quiesced: bool,
+    /// Ticks since it was last quiesced, or made.
+    awake_ticks: usize,
 }
 
 impl Replica {
@@ -246,6 +252,8 @@ impl Replica {
             election_ticks,
             election_delay: 0,
             member_at: 0,
+            quiesced: false,
+            awake_ticks: 0,
         };
         if let Some(d) = descriptor {
             replica.set_descriptor(d);
@@ -441,14 +449,27 @@ impl Replica {
     /// replicas with equal ones, ticking in step, could split the vote for ever: after each
     /// election that this replica began, its clock stands still for a random time below the
     /// least timeout, which `draw` gives (Raft §5.2).
+    ///
+    /// Its clock also stands still before an election while it has promised not to begin one.
     pub fn tick(&mut self, now: Now, draw: &mut dyn FnMut() -> usize) {
+        assert!(!self.quiesced, "range {}: quiesced, and ticked", self.range);
+        self.awake_ticks += 1;
         if self.election_delay > 0 && !self.is_leader() {
             self.election_delay -= 1;
             return;
         }
         let led = self.is_leader();
+        let due = self.raw.raft.randomized_election_timeout();
+        if !led && self.has_promised(now) && self.raw.raft.election_elapsed + 1 >= due {
+            return;
+        }
         self.raw.tick();
         if !led && self.raw.raft.election_elapsed == 0 {
+            assert!(
+                !self.has_promised(now),
+                "range {}: campaigns within its promise to a leader",
+                self.range
+            );
             self.metrics.elections_started.increment();
         }
         if !self.is_leader() && self.raw.raft.election_elapsed == 0 {
@@ -657,6 +678,7 @@ impl Replica {
                 self.range
             );
         }
+        self.check_quiesced();
         if let Some(d) = &self.descriptor {
             assert!(
                 self.cell.version() == d.epoch.version,

@@ -3,12 +3,12 @@
 use super::Replica;
 use crate::config::Config;
 use raft::ProgressState;
-use rangekv_proto::ReplicaId;
+use rangekv_proto::{ReplicaId, StoreId};
 
 impl Replica {
-    /// Other replicas that could take a vote or the lead now: they answer, and are not far
-    /// behind. Empty unless this replica leads.
-    pub fn keeping_up(&self, config: &Config) -> Vec<ReplicaId> {
+    /// Other replicas that could take a vote or the lead now: their stores are heard of, they
+    /// answer, and are not far behind. Empty unless this replica leads.
+    pub fn keeping_up(&self, config: &Config, is_live: &dyn Fn(StoreId) -> bool) -> Vec<ReplicaId> {
         if !self.is_leader() {
             return Vec::new();
         }
@@ -18,14 +18,14 @@ impl Replica {
         let current = all.filter(|(_, p)| p.state == ProgressState::Replicate && near(p.matched));
         let others = current
             .map(|(id, _)| ReplicaId(*id))
-            .filter(|id| *id != self.id);
+            .filter(|id| *id != self.id && self.peers.get(id).is_some_and(|s| is_live(*s)));
         let mut others: Vec<ReplicaId> = others.collect();
         others.sort_unstable();
         others
     }
 
     /// Publishes it.
-    pub fn publish_progress(&self, config: &Config) {
-        self.cell().set_keeping_up(self.keeping_up(config));
+    pub fn publish_progress(&self, config: &Config, is_live: &dyn Fn(StoreId) -> bool) {
+        self.cell().set_keeping_up(self.keeping_up(config, is_live));
     }
 }

@@ -13,8 +13,6 @@ use raft::ReadState;
 
 /// A round unanswered for this long is given up and its reads join the next one, ns.
 const ROUND_RETRY_NS: u64 = 300_000_000;
-/// A leader that had no request for this long lets its lease run out, ns.
-const ACTIVE_NS: u64 = 10_000_000_000;
 
 impl Replica {
     /// Starts a ReadIndex round if reads wait for one, or if the lease needs renewal.
@@ -43,11 +41,12 @@ impl Replica {
             lead.active_ns = now;
         }
         let until = self.cell.lease_until_ns();
-        let renew = !lead.lease_forbidden
+        let renew = !self.quiesced
+            && !lead.lease_forbidden
             && !frozen
             && lead.rounds.is_empty()
             && lead.sends.is_empty()
-            && now < lead.active_ns + ACTIVE_NS
+            && now < lead.active_ns + ctx.config.idle_ns()
             && until < now + lease_ns / 2;
         if lead.reads.is_empty() && !renew {
             return;
@@ -117,6 +116,11 @@ impl Replica {
         let Some(lead) = self.lead.as_ref() else {
             return;
         };
+        assert!(
+            !self.quiesced,
+            "range {}: quiesced, its lease renewed",
+            self.range
+        );
         if lead.ready && !lead.lease_forbidden && !self.is_frozen() {
             self.cell.extend_lease(sent_ns + ctx.config.lease_ns());
         }

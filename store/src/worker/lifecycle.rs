@@ -9,13 +9,14 @@
 //! state is deleted (I12). Only a message from a member whose applied configuration lacks the
 //! replica, or one meant for its successor on this store, destroys it.
 
+use super::quiesce::ASK_EVERY_LOOKS;
 use super::{ctx, Worker};
 use crate::bugs::{self, Bug};
 use crate::engine::{Staged, WriteBatch};
 use crate::event::Now;
 use crate::log::{GroupLog, Tombstone};
 use crate::meta::{self, Applied, Merging};
-use crate::metrics::MessageDrop;
+use crate::metrics::{MessageDrop, Wake};
 use crate::replica::{Ctx, Replica};
 use crate::storage::{GroupStorage, SnapshotData};
 use crate::wire::{Envelope, Payload};
@@ -44,6 +45,11 @@ impl Worker {
             Payload::Gone => return self.gone(now, &e),
             Payload::AskFrozen { .. } | Payload::Frozen { .. } | Payload::Merged { .. } => {
                 return self.merge_message(now, from_store, &e)
+            }
+            Payload::Quiesce(at) => return self.told_to_quiesce(now, &e, *at),
+            Payload::Wake => return self.asked_to_wake(now, &e),
+            Payload::Keepalive(boot_id) => {
+                return self.keepalive_from(now, from_store, *boot_id);
             }
             Payload::AmIMember | Payload::Raft(_) => {}
         }
@@ -90,6 +96,7 @@ impl Worker {
         }
         // This store may have promised a leader not to vote before it restarted.
         if vote && now.mono_ns < self.vote_ban_until_ns {
+            self.wake_for(now, e.range, message);
             return self.drop_message(MessageDrop::VotePromised);
         }
         // Nor may it while a leader counts on it; only a leader that gives up its lease asks a
@@ -97,6 +104,7 @@ impl Worker {
         let transfer = message.context[..] == *CAMPAIGN_TRANSFER;
         let promised = |r: &Replica| r.has_promised(now);
         if vote && !transfer && self.replicas.get(&e.range).is_some_and(promised) {
+            self.wake_for(now, e.range, message);
             return self.drop_message(MessageDrop::VotePromised);
         }
         if let Some(mine) = self.replicas.get(&e.range).map(|r| r.id) {
@@ -133,7 +141,10 @@ impl Worker {
         let Payload::Raft(message) = e.payload else {
             return;
         };
+        self.wake_for(now, e.range, &message);
+        let replica = self.replicas.get_mut(&e.range).expect("seen above");
         replica.step(now, message);
+        self.wake_if_disturbed(now, e.range, Wake::Message);
         self.dirty.insert(e.range);
     }
 
@@ -205,6 +216,7 @@ impl Worker {
             self.replicas.insert(range, replica).is_none(),
             "two replicas of range {range}"
         );
+        self.awake.insert(range);
         self.dirty.insert(range);
     }
 
@@ -363,6 +375,8 @@ impl Worker {
             // One at a time: the one that raft holds is installed in the next round.
             return;
         }
+        self.wake_for(now, e.range, &message);
+        let replica = self.replicas.get_mut(&e.range).expect("admitted");
         replica.stage(index, staged);
         replica.step(now, message);
         replica.drop_unaccepted_snapshot();
@@ -402,8 +416,14 @@ impl Worker {
     pub(super) fn ask_whether_members(&mut self, now: Now) {
         let silent = ASK_AFTER_ELECTIONS * self.config.election_ns();
         let mut known: Option<BTreeSet<StoreId>> = None;
+        let looks = self.ticks / 20;
         for r in self.replicas.values() {
-            if r.is_leader() || now.mono_ns < r.last_contact_ns() + silent {
+            // Nobody tells a quiesced replica anything: it asks now and then, each at its time.
+            let ask = match r.is_quiesced() {
+                true => (looks + r.range.0).is_multiple_of(ASK_EVERY_LOOKS),
+                false => now.mono_ns >= r.last_contact_ns() + silent,
+            };
+            if r.is_leader() || !ask {
                 continue;
             }
             // Whom it knows of may have been removed as well: ask every store that is known here.
@@ -467,6 +487,7 @@ impl Worker {
         }
         self.dirty.remove(&range);
         self.attending.remove(&range);
+        self.awake.remove(&range);
     }
 
     /// Stages a tombstone; the caller syncs it.
@@ -509,6 +530,7 @@ impl Worker {
         range: RangeId,
         f: impl FnOnce(&mut Replica, &mut Ctx<'_>) -> T,
     ) -> Option<T> {
+        self.wake(now, range, Wake::Operator);
         let mut ctx = ctx!(self, now);
         self.replicas.get_mut(&range).map(|r| f(r, &mut ctx))
     }

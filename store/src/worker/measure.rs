@@ -61,6 +61,8 @@ impl Worker {
     pub(super) fn count_replicas(&self) {
         let metrics = &self.shared.metrics;
         metrics.replicas.set(self.replicas.len() as u64);
+        let quiesced = self.replicas.len().saturating_sub(self.awake.len());
+        metrics.quiesced.set(quiesced as u64);
         metrics.leaders.set(self.leader_count() as u64);
     }
 }

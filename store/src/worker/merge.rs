@@ -453,6 +453,7 @@ impl Worker {
         });
         s.abandon();
         self.dirty.remove(&source);
+        self.awake.remove(&source);
         self.attending.remove(&source);
         self.dormant.insert(source, s.raw.store().to_group_log());
         self.merged.insert(source, merged);

@@ -7,7 +7,7 @@
 //! The steps of a round are those of [`crate::replica::ready`].
 //!
 //! Files: [`lifecycle`](self) messages, creation and destruction of replicas; merges; recovery; log
-//! collection; measuring.
+//! collection; measuring; quiescence of groups, and liveness of stores.
 //!
 //! Invariants: at most one replica per range id, ever (I14); initialised ranges are disjoint
 //! (I2); a range runs only if its descriptor is in the state engine (I6).
@@ -16,18 +16,20 @@ mod collect;
 mod lifecycle;
 mod measure;
 mod merge;
+mod quiesce;
 mod recovery;
 
 pub use recovery::StartError;
 
 use self::measure::{lap, observe};
+use self::quiesce::Neighbours;
 use crate::bugs::{self, Bug};
 use crate::config::{Config, DrawElectionTicks};
 use crate::engine::{StateEngine, WriteBatch};
 use crate::event::{Event, Now, Outbox};
 use crate::log::{GroupLog, RaftLog, Tombstone};
 use crate::meta::{MergedInto, Merging};
-use crate::metrics::{MessageDrop, Refusal, SnapshotEvent};
+use crate::metrics::{MessageDrop, Refusal, SnapshotEvent, Wake};
 use crate::replica::ready::Round;
 use crate::replica::{Ctx, Replica, Waiter};
 use crate::shared::StoreShared;
@@ -87,6 +89,8 @@ pub struct GroupView {
     pub merging: Option<Merging>,
     /// Whether a merge keeps bounds and members as they are.
     pub pinned: bool,
+    /// Whether it is quiesced.
+    pub quiesced: bool,
 }
 
 /// Ticks between two looks of a leader at how far its replicas are.
@@ -107,6 +111,9 @@ pub struct Worker {
     /// First votes for ranges that a split is about to create here, by range.
     parked: BTreeMap<RangeId, (StoreId, Envelope)>,
     dirty: BTreeSet<RangeId>,
+    /// Replicas that are not quiesced, and so are ticked.
+    awake: BTreeSet<RangeId>,
+    neighbours: Neighbours,
     outbox: Vec<(StoreId, Envelope)>,
     /// Ranges born in this round.
     born: Vec<RangeDescriptor>,
@@ -181,17 +188,20 @@ impl Worker {
                 sink,
                 token,
             } => self.request(now, request, sink, token),
-            Event::Raft { from, envelopes } => match crate::wire::decode(envelopes) {
-                Ok(envelopes) => {
-                    for e in envelopes {
-                        self.envelope(now, from, e, None);
+            Event::Raft { from, envelopes } => {
+                self.heard(now, from);
+                match crate::wire::decode(envelopes) {
+                    Ok(envelopes) => {
+                        for e in envelopes {
+                            self.envelope(now, from, e, None);
+                        }
+                    }
+                    Err(e) => {
+                        self.drop_message(MessageDrop::Malformed);
+                        tracing::error!(from = from.0, %e, "dropped a frame");
                     }
                 }
-                Err(e) => {
-                    self.drop_message(MessageDrop::Malformed);
-                    tracing::error!(from = from.0, %e, "dropped a frame");
-                }
-            },
+            }
             Event::SnapshotReceived { envelope, staged } => {
                 self.count_snapshot(SnapshotEvent::Received);
                 let from = StoreId(0);
@@ -222,7 +232,9 @@ impl Worker {
                         .as_ref()
                         .and_then(|d| d.replica_on(store))
                         .map(|p| p.id);
-                    if let (true, Some(peer)) = (r.is_leader(), peer) {
+                    // A quiesced leader finds out when it wakes.
+                    let leads = r.is_leader() && !r.is_quiesced();
+                    if let (true, Some(peer)) = (leads, peer) {
                         r.raw.report_unreachable(peer.0);
                         self.dirty.insert(*range);
                     }
@@ -230,13 +242,17 @@ impl Worker {
             }
             Event::Initialise(descriptors) => self.initialise(now, descriptors),
             Event::DiskFull(full) => self.disk_full = full,
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                self.wake_leaders(now);
+            }
         }
     }
 
     fn request(&mut self, now: Now, request: Request, sink: Arc<dyn ReplySink>, token: u64) {
         let range = request.range;
         self.taken.requests += 1;
+        self.note_contact(range);
         let Some(replica) = self.replicas.get_mut(&range) else {
             let error = self.not_here(range);
             let reason = match &error {
@@ -258,6 +274,7 @@ impl Worker {
         if !replica.merges_asked.is_empty() {
             self.attending.insert(range);
         }
+        self.wake_if_disturbed(now, range, Wake::Request);
         self.dirty.insert(range);
     }
 
@@ -270,6 +287,7 @@ impl Worker {
         let began_ns = self.begin_measuring();
         self.drive_merges(now, ticked);
         self.make_way();
+        self.wake_all_disturbed(now);
         out.envelopes.append(&mut self.outbox);
 
         let dirty: Vec<RangeId> = std::mem::take(&mut self.dirty).into_iter().collect();
@@ -415,22 +433,23 @@ impl Worker {
         }
         self.next_tick_ns = now.mono_ns + self.config.tick_ms * 1_000_000;
         self.ticks += 1;
-        for (range, r) in &mut self.replicas {
+        self.tick_neighbours(now);
+        self.quiesce_idle(now);
+        let mut ctx = ctx!(self, now);
+        for range in &self.awake {
+            let Some(r) = self.replicas.get_mut(range) else {
+                continue;
+            };
             r.tick(now, &mut || (self.draw)(*range));
             self.dirty.insert(*range);
-        }
-        let mut ctx = ctx!(self, now);
-        for r in self.replicas.values_mut() {
             if r.is_leader() && (self.draining || r.must_hand_over()) {
                 if let Some(to) = r.best_successor() {
                     r.transfer_to(&mut ctx, to);
                 }
             }
         }
-        self.count_replicas();
         if self.ticks.is_multiple_of(PROGRESS_TICKS) {
-            let led = self.replicas.values().filter(|r| r.is_leader());
-            led.for_each(|r| r.publish_progress(&self.config));
+            self.publish_progress();
         }
         if self.ticks.is_multiple_of(20) {
             self.collect_log();
@@ -467,6 +486,7 @@ impl Worker {
                 leased: r.lease_valid(now),
                 merging: r.merging().cloned(),
                 pinned: r.is_pinned(),
+                quiesced: r.is_quiesced(),
             })
             .collect()
     }
@@ -513,6 +533,7 @@ impl Worker {
                 );
             }
         }
+        self.check_quiescence();
         bounds.sort_by(|a, b| a.start.cmp(&b.start));
         for pair in bounds.windows(2) {
             assert!(

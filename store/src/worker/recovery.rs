@@ -66,6 +66,8 @@ impl Worker {
             dormant: recovered.groups,
             parked: BTreeMap::new(),
             dirty: BTreeSet::new(),
+            awake: BTreeSet::new(),
+            neighbours: BTreeMap::new(),
             outbox: Vec::new(),
             born: Vec::new(),
             noted: Vec::new(),

@@ -32,6 +32,7 @@ struct Seen {
     committed: u64,
     applied: u64,
     is_leader: bool,
+    quiesced: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -59,6 +60,10 @@ pub struct Checks {
     pub elections: u64,
     /// Entries compared on at least two replicas.
     pub compared: u64,
+    /// Leaders seen to have quiesced their groups.
+    pub quiesced: u64,
+    /// Replicas seen to have woken.
+    pub woken: u64,
 }
 
 /// What changed on a store, for the event hash.
@@ -103,6 +108,7 @@ impl Checks {
                 committed: group.committed,
                 applied: group.applied.0,
                 is_leader: group.is_leader,
+                quiesced: group.quiesced,
             };
             let was = self.seen[node].insert(group.range, is);
             if was == Some(is) {
@@ -114,6 +120,9 @@ impl Checks {
                 is_leader: is.is_leader,
             });
             let was = was.filter(|was| was.replica == is.replica);
+            let was_quiesced = was.is_some_and(|was| was.quiesced);
+            self.quiesced += u64::from(is.is_leader && is.quiesced && !was_quiesced);
+            self.woken += u64::from(was_quiesced && !is.quiesced);
             if let Some(was) = was {
                 if is.term < was.term || is.committed < was.committed || is.applied < was.applied {
                     return Err(format!(

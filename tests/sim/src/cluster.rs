@@ -120,6 +120,10 @@ pub struct Counts {
     pub member_changes: u64,
     /// Snapshots delivered.
     pub snapshots: u64,
+    /// Leaders that quiesced their groups.
+    pub quiesced: u64,
+    /// Quiesced replicas that woke.
+    pub woken: u64,
 }
 
 /// See the module's documentation.
@@ -142,6 +146,8 @@ pub struct Cluster {
     pub(crate) rng: SmallRng,
     /// Faults are over.
     pub(crate) healed: bool,
+    /// Clients begin no operation before, unless all is healed.
+    pub(crate) lull_until: Time,
     /// Clients start no more operations.
     pub(crate) clients_stopped: bool,
     pub(crate) tuning: Tuning,
@@ -172,6 +178,7 @@ impl Cluster {
         let tuning = Tuning {
             tick_ms: 100,
             election_ticks: 10,
+            idle_ms: faults.idle / MS,
             log_keep_bytes: if small { 1 << 10 } else { 64 << 10 },
             log_max_bytes: if small { 4 << 10 } else { 1 << 20 },
             segment_bytes: if small { 8 << 10 } else { 256 << 10 },
@@ -194,6 +201,7 @@ impl Cluster {
             transfers: Transfers::default(),
             open_requests: Vec::new(),
             healed: false,
+            lull_until: 0,
             clients_stopped: false,
             tuning,
             counts: Counts::default(),

@@ -85,7 +85,7 @@ impl Cluster {
         }
     }
 
-    fn views(&self) -> Vec<BTreeMap<RangeId, GroupView>> {
+    pub(crate) fn views(&self) -> Vec<BTreeMap<RangeId, GroupView>> {
         let now = self.schedule.now();
         self.nodes
             .iter()

@@ -79,6 +79,8 @@ classes! {
     Wipe = "wipe",
     /// Neighbouring ranges merge.
     Merge = "merge",
+    /// All clients pause for a while, and groups are soon idle enough to quiesce.
+    Lull = "lull",
 }
 
 impl fmt::Display for Class {
@@ -177,6 +179,12 @@ pub struct Faults {
     pub small_logs: bool,
     /// When a store is lost; 0 = never.
     pub wipe_at: Time,
+    /// Mean time between lulls.
+    pub lull_every: Time,
+    /// Longest lull.
+    pub lull_max: Time,
+    /// Time without a request after which a group may quiesce.
+    pub idle: Time,
 }
 
 impl Faults {
@@ -265,6 +273,12 @@ impl Faults {
             membership_every: every(on(Class::Membership), time(150 * MS, 3 * SEC)),
             small_logs: on(Class::SmallLogs),
             wipe_at: every(on(Class::Wipe), time(SEC, 5 * SEC)),
+            lull_every: every(on(Class::Lull), time(SEC, 5 * SEC)),
+            lull_max: time(SEC, 8 * SEC),
+            idle: match on(Class::Lull) {
+                true => time(100 * MS, SEC),
+                false => time(100 * MS, 10 * SEC),
+            },
             classes,
         }
     }

@@ -152,7 +152,7 @@ fn many(args: &Args) -> ExitCode {
     let next = AtomicU64::new(args.start);
     let stop = AtomicBool::new(false);
     let failed = AtomicU64::new(0);
-    let totals = Mutex::new((0u64, 0u64, (0usize, 0usize, 0usize), 0u64));
+    let totals = Mutex::new((0u64, 0u64, (0usize, 0usize, 0usize), 0u64, (0u64, 0u64)));
     let end = args.start + args.seeds;
     let started = Instant::now();
     std::thread::scope(|scope| {
@@ -173,6 +173,8 @@ fn many(args: &Args) -> ExitCode {
                     totals.2 .1 += report.operations.1;
                     totals.2 .2 += report.operations.2;
                     totals.3 += report.elections.0;
+                    totals.4 .0 += report.counts.quiesced;
+                    totals.4 .1 += report.counts.woken;
                     if report.failure.is_some() {
                         failed.fetch_add(1, Ordering::Relaxed);
                         println!("{}", describe(&what, &report));
@@ -189,13 +191,13 @@ fn many(args: &Args) -> ExitCode {
             });
         }
     });
-    let (seeds, events, operations, elections) =
+    let (seeds, events, operations, elections, (quiesced, woken)) =
         totals.into_inner().expect("no thread panics with it");
     let failed = failed.into_inner();
     let seconds = started.elapsed().as_secs_f64();
     println!(
         "{seeds} seeds, {failed} failed, {:.3} s each; {events} events, {elections} elections, \
-         operations: {} replied, {} unknown, {} not executed",
+         {quiesced} groups quiesced, {woken} replicas woken, operations: {} replied, {} unknown, {} not executed",
         seconds * args.jobs.max(1) as f64 / seeds.max(1) as f64,
         operations.0,
         operations.1,

@@ -57,6 +57,8 @@ pub enum Trouble {
     Transfer,
     /// Asks for a membership change.
     Membership,
+    /// Lets all clients pause.
+    Lull,
     /// Loses a store for ever; an empty one joins.
     Wipe,
     /// What was asked for to make all well again.
@@ -81,6 +83,7 @@ impl Cluster {
             Trouble::Merge,
             Trouble::Transfer,
             Trouble::Membership,
+            Trouble::Lull,
         ];
         for trouble in all {
             self.come_again(trouble);
@@ -108,6 +111,7 @@ impl Cluster {
             Trouble::Merge => f.merge_every,
             Trouble::Transfer => f.transfer_every,
             Trouble::Membership => f.membership_every,
+            Trouble::Lull => f.lull_every,
             _ => 0,
         }
     }
@@ -222,6 +226,11 @@ impl Cluster {
                 let careful = self.has(Class::Wipe);
                 let command = self.admin.change_members(&led, &stores, careful);
                 self.ask(command, Trouble::Membership);
+            }
+            Trouble::Lull => {
+                let time = self.rng.random_range(500 * MS..=self.faults.lull_max);
+                self.lull_until = self.schedule.now() + time;
+                trace!(self, "a lull of {} ms", time / MS);
             }
             Trouble::Wipe => self.wipe()?,
             Trouble::Restart(_) | Trouble::Repair => {}

@@ -32,6 +32,8 @@ pub struct Tuning {
     pub tick_ms: u64,
     /// Least election timeout, ticks.
     pub election_ticks: usize,
+    /// Time without a request after which a group may quiesce, ms.
+    pub idle_ms: u64,
     /// Log kept per range, bytes.
     pub log_keep_bytes: u64,
     /// Log per range beyond which who lags gets a snapshot, bytes.
@@ -137,6 +139,7 @@ impl Node {
         Config {
             tick_ms: self.tuning.tick_ms,
             election_ticks: self.tuning.election_ticks,
+            idle_ms: self.tuning.idle_ms,
             overlay_bytes_max: 64 << 10,
             waiting_max: 64,
             entry_bytes_max: 4 << 10,

@@ -278,7 +278,8 @@ impl Cluster {
                 }
                 let pause = exponential(&mut self.rng, self.workload.think_mean);
                 let next = self.schedule.now() + pause;
-                self.wake(client, next);
+                let lull = if self.healed { 0 } else { self.lull_until };
+                self.wake(client, next.max(lull + pause));
             }
         }
         Ok(())

@@ -120,7 +120,11 @@ pub fn run(run: &Run) -> Report {
         Some(cluster) => Report {
             failure,
             event_hash: cluster.event_hash(),
-            counts: cluster.counts,
+            counts: Counts {
+                quiesced: cluster.checks.quiesced,
+                woken: cluster.checks.woken,
+                ..cluster.counts
+            },
             operations: cluster.operations(),
             elections: (cluster.checks.elections, cluster.checks.compared),
         },

@@ -20,7 +20,6 @@ pub mod client;
 pub mod clock;
 pub mod cluster;
 pub mod ending;
-pub mod failover;
 pub mod faults;
 pub mod history;
 pub mod log;

@@ -28,6 +28,8 @@ pub enum Failure {
     },
     /// 415: the body is of another type than expected.
     UnsupportedMediaType(String),
+    /// 421: the port speaks something else.
+    Misdirected(String),
     /// 503: another moment may do better.
     Unavailable {
         /// What is missing.
@@ -52,6 +54,7 @@ impl Failure {
             Failure::NotFound(_) => StatusCode::NOT_FOUND,
             Failure::MethodNotAllowed { .. } => StatusCode::METHOD_NOT_ALLOWED,
             Failure::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Failure::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
             Failure::Unavailable { .. } => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -66,6 +69,7 @@ impl Failure {
                 format!("{asked}: this path takes {allowed}"),
             ),
             Failure::UnsupportedMediaType(why) => ("unsupported-media-type", why.clone()),
+            Failure::Misdirected(why) => ("misdirected", why.clone()),
             Failure::Unavailable { why, .. } => ("unavailable", why.clone()),
         };
         let mut body = json!({ "success": false, "error": error, "message": message });

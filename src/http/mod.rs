@@ -1,7 +1,7 @@
 //! Status over HTTP, on every store: what people, scripts and Prometheus look at.
 //!
-//! In reading order: [`door`] listens, [`site`] maps paths to handlers, [`answer`] is what they
-//! return. Handlers are pure functions of a [`snapshot`] of the cluster, which any store gets
+//! In reading order: [`door`] listens ([`wrong_port`] answers those who came to gRPC's),
+//! [`site`] maps paths to handlers, [`answer`] is what they return. Handlers are pure functions of a [`snapshot`] of the cluster, which any store gets
 //! from the placement driver's leader and keeps for a moment, so that a hundred viewers cost the
 //! cluster as much as one: [`placement`] (`/pd/api/v1`), [`membership`] (`/cluster`,
 //! `/partitions`). What only a store knows of itself is [`raft`] and [`health`]. [`metrics`] are
@@ -13,6 +13,7 @@
 
 pub mod door;
 pub mod site;
+pub mod wrong_port;
 
 pub mod answer;
 pub mod query;

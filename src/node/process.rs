@@ -96,7 +96,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     );
     let running = Arc::new(OnceLock::new());
     let service = Service::new(seat.clone(), running.clone());
-    let (health, grpc_server) = grpc::serve(grpc_listener, service).await?;
+    let (health, grpc_server) = grpc::serve(grpc_listener, service, &seat.addresses().http).await?;
     let mut background: JoinSet<anyhow::Result<()>> = JoinSet::new();
     background.spawn(grpc_server);
     let site = Site::new(seat.clone(), running.clone(), started);

@@ -163,7 +163,11 @@ fn figures_move_and_any_node_answers() {
         (405, Some("GET, HEAD"))
     );
 
-    // The gRPC client of `probe` is told that it has the wrong port.
+    // An HTTP client at the gRPC port, and the gRPC client of `probe` at the HTTP port, are told.
+    let wrong = get(cluster.nodes[0].grpc, "/health");
+    let said = wrong.json()["message"].to_string();
+    assert_eq!(wrong.status, 421, "{said}");
+    assert!(said.contains(&format!("http://{}/", doors[0])), "{said}");
     let probe = rangekv()
         .args(["probe", &doors[0].to_string()])
         .output()

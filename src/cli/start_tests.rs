@@ -68,8 +68,8 @@ fn camel_case_flags_of_the_vm_guide() {
         assert_eq!(options.name.as_deref(), Some("n1"));
         assert_eq!(options.data_dir, PathBuf::from("/var/lib/n1"));
         assert_eq!(options.redis.advertise.as_deref(), Some("10.0.0.11:6379"));
-        assert_eq!(start.options.dynamo.bind, "10.0.0.11:8000");
-        assert!(start.options.dynamo_asked_for);
+        assert_eq!(options.dynamo.bind, "10.0.0.11:8000");
+        assert!(options.dynamo_asked_for);
     }
 }
 

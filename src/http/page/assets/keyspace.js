@@ -10,6 +10,7 @@ const readout = document.getElementById("readout");
 let current = null;
 let cluster = null;
 let focused = null;
+let described = null;
 
 /** Draws the ranges of `next`; `open(id)` is called for the one that is chosen. */
 export function drawKeyspace(next, chosen, open) {
@@ -29,11 +30,11 @@ export function drawKeyspace(next, chosen, open) {
   // The eye compares areas: the square root keeps a tenth of the load visible beside the whole.
   const tallest = most > 1 ? ` (the tallest: ${short(most)} per second; a tower half as high: a quarter)` : "";
   const ill = [...cluster.health.values()].some((range) => range.tone === "warn");
-  const folded = ill ? " A dark corner: a replica is missing or lags." : "";
+  const folded = ill ? " A folded corner: a replica is missing or lags." : "";
   say(document.getElementById("key"), cluster.known
     ? `${count(cluster.ranges.length, "range")} in key order. Colour: the leader. Fill: size, ${scale}. Towers: requests${tallest}.${folded}`
     : `${count(cluster.ranges.length, "range")} in key order. Colour: the leader, as far as this store knows. Sizes and loads are not known.`);
-  if (!strip.matches(":hover") && !strip.matches(":focus-within")) describe(null);
+  describe(described);
 }
 
 /** Where no range is known between two, a hole. */
@@ -89,7 +90,9 @@ function sentence(range) {
   return words;
 }
 
+/** Says more of range `id`, or for null of the one that is chosen. */
 function describe(id) {
+  described = id;
   const range = cluster?.ranges.find((r) => r.id === (id ?? current));
   if (!range) return say(readout, "Point at a range, or choose one, to see more of it.");
   const [first, ...rest] = sentence(range);

@@ -12,7 +12,8 @@ export function examine(cluster) {
   for (const range of cluster.ranges) {
     const notes = [];
     let tone = "good";
-    const names = (replicas) => replicas.map((replica) => name(cluster, replica.store)).join(", ");
+    const names = (replicas) => replicas.map((replica) => name(cluster, replica.store)).sort().join(", ");
+    const on = (replicas, one, many) => (replicas.length === 1 ? `replica on ${names(replicas)} ${one}` : `replicas on ${names(replicas)} ${many}`);
     const dead = range.replicas.filter((replica) => down.has(replica.store));
     const lagging = range.replicas.filter((replica) => replica.lagging && !down.has(replica.store));
     const other = range.replicas.filter((replica) => replica.role !== "voter");
@@ -21,8 +22,8 @@ export function examine(cluster) {
     if (silent * 2 >= voters && silent > 0) notes.push("no majority is up");
     else if (!range.leader || down.has(range.leader)) notes.push("no leader");
     if (notes.length > 0) tone = "bad";
-    if (dead.length > 0) notes.push(`replica on ${names(dead)} is down`);
-    if (lagging.length > 0) notes.push(`replica on ${names(lagging)} lags`);
+    if (dead.length > 0) notes.push(on(dead, "is down", "are down"));
+    if (lagging.length > 0) notes.push(on(lagging, "lags", "lag"));
     if (other.length > 0) notes.push(`${names(other)}: ${other[0].role}`);
     if (range.id !== 1 && voters < cluster.wanted) notes.push(`${count(voters, "voter")} instead of ${cluster.wanted}`);
     if (notes.length > 0 && tone === "good") tone = "warn";

@@ -300,6 +300,8 @@ fn differs(known: &RangeReport, now: &RangeReport) -> bool {
         || known.leader_store != now.leader_store
         || known.term != now.term
         || known.lagging != now.lagging
+        // Any key that divides the load will do: which one is no news.
+        || known.load_key.is_empty() != now.load_key.is_empty()
         || moved(known.size_bytes, now.size_bytes, 1 << 20)
         || moved(known.keys, now.keys, 1_000)
         || moved(known.reads, now.reads, 10)

@@ -77,6 +77,12 @@ pub const SETTINGS: &[Setting] = &[
         help: "how often a store reports when nothing changed; changes are reported at once",
     },
     Setting {
+        name: "hot-leader-spread",
+        default: "on",
+        kind: Kind::Word(ON_OFF),
+        help: "whether leaders are moved from stores that serve many requests to those that serve few",
+    },
+    Setting {
         name: "leader-balance",
         default: "on",
         kind: Kind::Word(ON_OFF),
@@ -113,10 +119,22 @@ pub const SETTINGS: &[Setting] = &[
         help: "voters of the placement driver's own range; auto = the largest odd number ≤ min(stores, 5); manual = whoever was put there by hand",
     },
     Setting {
+        name: "range-merge",
+        default: "off",
+        kind: Kind::Word(ON_OFF),
+        help: "whether small cold neighbours are merged",
+    },
+    Setting {
         name: "range-merge-after",
         default: "3600000",
         kind: Kind::Millis(SECOND, 30 * 24 * HOUR),
         help: "how long the bounds of a range must have been the same before it is merged",
+    },
+    Setting {
+        name: "range-merge-size",
+        default: "16777216",
+        kind: Kind::Bytes(0, 1024 * MIB),
+        help: "size below which two neighbours together are merged",
     },
     Setting {
         name: "range-split",
@@ -135,6 +153,24 @@ pub const SETTINGS: &[Setting] = &[
         default: "268435456",
         kind: Kind::Bytes(MIB, 16 * 1024 * MIB),
         help: "size from which on a range is split in two",
+    },
+    Setting {
+        name: "replica-balance",
+        default: "on",
+        kind: Kind::Word(ON_OFF),
+        help: "whether the placement driver evens out what the stores hold",
+    },
+    Setting {
+        name: "replica-balance-tolerance",
+        default: "1",
+        kind: Kind::Count(1, 1_000),
+        help: "difference in replicas between two stores that is left alone",
+    },
+    Setting {
+        name: "replica-moves-max",
+        default: "4",
+        kind: Kind::Count(1, 64),
+        help: "moves of replicas that may be under way at one time to even them out",
     },
     Setting {
         name: "replica-repair",
@@ -187,10 +223,16 @@ pub struct Config {
     pub placement_replicas: Option<ReplicationFactor>,
     /// `range-merge-after`.
     pub range_merge_after_ms: u64,
+    /// `range-merge-size`.
+    pub range_merge_bytes: u64,
     /// `range-split-qps`.
     pub range_split_qps: u64,
     /// `range-split-size`.
     pub range_split_bytes: u64,
+    /// `replica-balance-tolerance`.
+    pub replica_balance_tolerance: u64,
+    /// `replica-moves-max`.
+    pub replica_moves_max: u64,
     /// `replication-factor`.
     pub replication_factor: ReplicationFactor,
     /// `store-silent-after`.
@@ -230,8 +272,11 @@ impl Config {
                 factor => Some(ReplicationFactor::of(factor)),
             },
             range_merge_after_ms: number("range-merge-after"),
+            range_merge_bytes: number("range-merge-size"),
             range_split_qps: number("range-split-qps"),
             range_split_bytes: number("range-split-size"),
+            replica_balance_tolerance: number("replica-balance-tolerance"),
+            replica_moves_max: number("replica-moves-max"),
             replication_factor: ReplicationFactor::of(&value("replication-factor")),
             store_silent_after_ms: number("store-silent-after"),
             store_snapshots_max: number("store-snapshots-max"),

@@ -26,7 +26,7 @@ mod status;
 pub use status::{DrainProgress, SchedulerStatus, UnderReplicated};
 
 use crate::config::Config;
-use crate::operator::{Operator, OperatorId, Order, Proposal, Scheduler};
+use crate::operator::{Goal, Operator, OperatorId, Order, Proposal, Scheduler};
 use crate::operators::Operators;
 use crate::routes::{Route, Routes};
 use crate::schedule::{self, Reason};
@@ -100,6 +100,8 @@ pub struct Leader {
     operators: Operators,
     /// Until when ranges are left where a person put them.
     held: BTreeMap<RangeId, u64>,
+    /// Two ranges that a person wants merged, and until when.
+    merge_wanted: Option<(RangeId, RangeId, u64)>,
     /// Most replicas seen on a store since it drains.
     drains: BTreeMap<StoreId, u64>,
     rounds: BTreeMap<Scheduler, status::Round>,
@@ -233,13 +235,24 @@ impl Leader {
     pub fn view(&self, now_ms: u64, state: &PlacementState) -> ClusterView {
         let config = Config::of(state);
         let ranges = self.routes.iter();
-        ClusterView {
+        let mut view = ClusterView {
             stores: self.store_views(now_ms, state, &config),
             ranges: ranges
                 .map(|route| self.range_view(now_ms, route, &config))
                 .collect(),
             config,
+        };
+        // A range that is about to be absorbed is as busy as the one that absorbs it.
+        for operator in self.operators.running() {
+            if let Goal::Merge(right, _) = operator.goal {
+                let mut ranges = view.ranges.iter_mut();
+                if let Some(range) = ranges.find(|r| r.range.id == right && r.goal.is_none()) {
+                    range.goal = Some(operator.goal.clone());
+                    range.goal_of = Some(operator.scheduler);
+                }
+            }
         }
+        view
     }
 
     fn store_views(&self, now_ms: u64, state: &PlacementState, config: &Config) -> Vec<StoreView> {
@@ -285,7 +298,7 @@ impl Leader {
             range: route.range.clone(),
             leader: route.leader.filter(|_| status.led).map(|l| l.store),
             goal: operator.map(|o| o.goal.clone()),
-            goal_can_wait: operator.is_some_and(|o| o.scheduler.can_wait()),
+            goal_of: operator.map(|o| o.scheduler),
             cooling: moved_ms.is_some_and(|ms| since(ms) < config.leader_transfer_cooldown_ms),
             backing_off: self.operators.is_backing_off(now_ms, id),
             held: self.held.get(&id).is_some_and(|until| now_ms < *until),
@@ -397,6 +410,7 @@ impl Leader {
             }];
             return;
         }
+        self.continue_merge(now_ms, state);
         let view = self.view(now_ms, state);
         self.reasons.clear();
         for (scheduler, verdict) in schedule::schedule(&view) {

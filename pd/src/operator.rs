@@ -29,6 +29,8 @@ pub enum Goal {
     },
     /// Two ranges that meet at this key; empty = at one that divides the bytes.
     Split(Bytes),
+    /// One with its right neighbour, which was decided when that was at this epoch.
+    Merge(RangeId, Epoch),
 }
 
 /// One step towards a goal, for the leader of the range.
@@ -42,6 +44,8 @@ pub enum Step {
     LeaveJoint,
     /// The range is cut; empty = at a key that divides the bytes.
     Split(Bytes),
+    /// The range absorbs its right neighbour, if that is at this epoch.
+    Merge(RangeId, Epoch),
 }
 
 /// One member's part in a membership change.
@@ -91,14 +95,14 @@ pub enum Scheduler {
     DrainReplicas,
     /// Cuts ranges that are too large or too busy.
     SplitRanges,
+    /// Joins small cold neighbours.
+    MergeRanges,
     /// Evens out leaders.
     BalanceLeaders,
     /// Evens out replicas.
     BalanceReplicas,
     /// Spreads the busiest leaders.
     SpreadHotLeaders,
-    /// Joins small cold neighbours.
-    MergeRanges,
 }
 
 impl Scheduler {
@@ -111,10 +115,10 @@ impl Scheduler {
         Self::EvictLeaders,
         Self::DrainReplicas,
         Self::SplitRanges,
+        Self::MergeRanges,
         Self::BalanceLeaders,
         Self::BalanceReplicas,
         Self::SpreadHotLeaders,
-        Self::MergeRanges,
     ];
 
     /// As it is shown.
@@ -234,6 +238,13 @@ pub enum ManualOperator {
         /// Strictly inside; empty = one that divides the bytes.
         key: Bytes,
     },
+    /// One range absorbs its right neighbour, once that has been moved to the same stores.
+    Merge {
+        /// Absorbs.
+        left: RangeId,
+        /// Begins where `left` ends.
+        right: RangeId,
+    },
 }
 
 impl ManualOperator {
@@ -247,6 +258,7 @@ impl ManualOperator {
             | Self::Promote { range, .. }
             | Self::Demote { range, .. }
             | Self::Split { range, .. } => *range,
+            Self::Merge { left, .. } => *left,
         }
     }
 }
@@ -334,6 +346,7 @@ impl fmt::Display for Goal {
             }
             Self::Split(key) if key.is_empty() => f.write_str("split in halves"),
             Self::Split(key) => write!(f, "split at {}", hex(key)),
+            Self::Merge(right, _) => write!(f, "absorb range {right}"),
         }
     }
 }
@@ -349,6 +362,7 @@ impl fmt::Display for Step {
             Self::LeaveJoint => f.write_str("leave the joint configuration"),
             Self::Split(key) if key.is_empty() => f.write_str("split in halves"),
             Self::Split(key) => write!(f, "split at {}", hex(key)),
+            Self::Merge(right, _) => write!(f, "absorb range {right}"),
         }
     }
 }

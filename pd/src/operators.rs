@@ -143,7 +143,7 @@ impl Operators {
         let id = range.range.id;
         let operator = self.running.get_mut(&id)?;
         operator.see(now_ms, range.range.epoch);
-        let reshapes = matches!(operator.goal, Goal::Split(_));
+        let reshapes = matches!(operator.goal, Goal::Split(_) | Goal::Merge(..));
         let next = match reshapes && range.range.epoch.version != operator.version {
             true => Next::Done,
             false => next(&operator.goal, range, stores),

@@ -38,10 +38,11 @@ pub fn next(goal: &Goal, range: &RangeView, stores: &[StoreView]) -> Next {
     match goal {
         Goal::Lead(to) => lead(*to, range, stores),
         Goal::Place { voters, learners } => place(voters, learners, range, stores),
-        Goal::Split(key) => match range.range.is_joint() {
-            true => Next::Wait("a membership change is half done".into()),
-            false => Next::Step(Step::Split(key.clone())),
-        },
+        Goal::Split(_) | Goal::Merge(..) if range.range.is_joint() => {
+            Next::Wait("a membership change is half done".into())
+        }
+        Goal::Split(key) => Next::Step(Step::Split(key.clone())),
+        Goal::Merge(right, epoch) => Next::Step(Step::Merge(*right, *epoch)),
     }
 }
 

@@ -20,7 +20,12 @@ pub mod replace_lost;
 pub mod drain_replicas;
 pub mod evict_leaders;
 
+pub mod merge_ranges;
+pub mod split_ranges;
+
 pub mod balance_leaders;
+pub mod balance_replicas;
+pub mod spread_hot_leaders;
 
 use crate::operator::{Proposal, Scheduler};
 use crate::view::{ClusterView, RangeView};
@@ -56,14 +61,11 @@ pub fn schedule(view: &ClusterView) -> Vec<(Scheduler, Verdict)> {
     let mut view = view.clone();
     let mut round = Vec::new();
     for scheduler in Scheduler::ALL {
-        let Some(run) = function(scheduler) else {
-            continue;
-        };
         let verdict = match scheduler.setting() {
             Some(setting) if !view.config.is_on(setting) => {
                 Verdict::quiet(scheduler, format!("switched off by {setting}"))
             }
-            _ => run(&view),
+            _ => run(scheduler, &view),
         };
         view.assume(&verdict.proposals);
         round.push((scheduler, verdict));
@@ -71,17 +73,22 @@ pub fn schedule(view: &ClusterView) -> Vec<(Scheduler, Verdict)> {
     round
 }
 
-fn function(scheduler: Scheduler) -> Option<fn(&ClusterView) -> Verdict> {
-    Some(match scheduler {
-        Scheduler::FinishJoint => finish_joint::schedule,
-        Scheduler::ReplaceLost => replace_lost::schedule,
-        Scheduler::AddMissing => add_missing::schedule,
-        Scheduler::RemoveExtra => remove_extra::schedule,
-        Scheduler::EvictLeaders => evict_leaders::schedule,
-        Scheduler::DrainReplicas => drain_replicas::schedule,
-        Scheduler::BalanceLeaders => balance_leaders::schedule,
-        _ => return None,
-    })
+fn run(scheduler: Scheduler, view: &ClusterView) -> Verdict {
+    match scheduler {
+        // People decide outside of rounds.
+        Scheduler::Manual => Verdict::default(),
+        Scheduler::FinishJoint => finish_joint::schedule(view),
+        Scheduler::ReplaceLost => replace_lost::schedule(view),
+        Scheduler::AddMissing => add_missing::schedule(view),
+        Scheduler::RemoveExtra => remove_extra::schedule(view),
+        Scheduler::EvictLeaders => evict_leaders::schedule(view),
+        Scheduler::DrainReplicas => drain_replicas::schedule(view),
+        Scheduler::SplitRanges => split_ranges::schedule(view),
+        Scheduler::MergeRanges => merge_ranges::schedule(view),
+        Scheduler::BalanceLeaders => balance_leaders::schedule(view),
+        Scheduler::BalanceReplicas => balance_replicas::schedule(view),
+        Scheduler::SpreadHotLeaders => spread_hot_leaders::schedule(view),
+    }
 }
 
 impl Verdict {

@@ -4,7 +4,7 @@
 //! the replicas that the operator aims at. What is decided next then never doubles it.
 
 use crate::config::{Config, ReplicationFactor};
-use crate::operator::{Goal, Proposal};
+use crate::operator::{Goal, Proposal, Scheduler};
 use bytes::Bytes;
 use rangekv_proto::PLACEMENT_RANGE;
 use rangekv_proto::{RangeDescriptor, RangeId, Replica, ReplicaId, ReplicaRole, StoreId};
@@ -48,8 +48,8 @@ pub struct RangeView {
     pub leader: Option<StoreId>,
     /// What the operator that is under way aims at.
     pub goal: Option<Goal>,
-    /// That operator may be stopped for a more urgent one.
-    pub goal_can_wait: bool,
+    /// Who decided that operator.
+    pub goal_of: Option<Scheduler>,
     /// Its leader was moved not long ago: leave it, unless there is need.
     pub cooling: bool,
     /// An operator failed on it not long ago: leave it.
@@ -79,7 +79,7 @@ impl ClusterView {
             let mut ranges = self.ranges.iter_mut();
             if let Some(range) = ranges.find(|r| r.range.id == proposal.range) {
                 range.goal = Some(proposal.goal.clone());
-                range.goal_can_wait = proposal.scheduler.can_wait();
+                range.goal_of = Some(proposal.scheduler);
             }
         }
     }
@@ -189,6 +189,11 @@ pub fn name(stores: &[StoreView], id: StoreId) -> String {
 }
 
 impl RangeView {
+    /// Whether what is under way may be stopped for something more urgent.
+    pub fn goal_can_wait(&self) -> bool {
+        self.goal_of.is_some_and(Scheduler::can_wait)
+    }
+
     /// Who leads it once what is under way has arrived.
     pub fn expected_leader(&self) -> Option<StoreId> {
         match &self.goal {

@@ -5,7 +5,7 @@ use crate::routes::Route;
 use prost::Message;
 use rangekv_proto::internal as pb;
 use rangekv_proto::internal::admin_command::{
-    ChangeKind, ChangeReplicas, Kind, Split, TransferLeader,
+    ChangeKind, ChangeReplicas, Kind, Merge, Split, TransferLeader,
 };
 use rangekv_proto::{Body, Epoch, RangeId, Replica, ReplicaId, ReplicaRole, Request, StoreId};
 
@@ -49,6 +49,7 @@ impl From<&Order> for pb::Order {
                 key: key.clone(),
                 ..Split::default()
             }),
+            Step::Merge(right, epoch) => Wire::Merge(merge_to_wire(*right, *epoch)),
         };
         pb::Order {
             range: order.range.0,
@@ -74,6 +75,13 @@ impl TryFrom<&pb::Order> for Order {
                 Step::Change(change.changes.iter().map(change_from_wire).collect())
             }
             Wire::Split(split) => Step::Split(split.key.clone()),
+            Wire::Merge(merge) => {
+                let epoch = Epoch {
+                    conf_version: merge.source_conf_version,
+                    version: merge.source_version,
+                };
+                Step::Merge(RangeId(merge.source), epoch)
+            }
         };
         Ok(Order {
             operator: OperatorId(order.operator),
@@ -85,6 +93,14 @@ impl TryFrom<&pb::Order> for Order {
             step,
             reason: order.reason.clone(),
         })
+    }
+}
+
+fn merge_to_wire(right: RangeId, epoch: Epoch) -> Merge {
+    Merge {
+        source: right.0,
+        source_conf_version: epoch.conf_version,
+        source_version: epoch.version,
     }
 }
 
@@ -120,7 +136,7 @@ impl Order {
     /// How many ids carrying it out takes, of a range with `replicas` replicas.
     pub fn ids_needed(&self, replicas: usize) -> u64 {
         match &self.step {
-            Step::TransferLeader(_) | Step::LeaveJoint => 0,
+            Step::TransferLeader(_) | Step::LeaveJoint | Step::Merge(..) => 0,
             Step::Change(changes) => {
                 let added = changes
                     .iter()
@@ -161,6 +177,7 @@ impl Order {
                 new_range: first_id,
                 new_replicas: (first_id + 1..).take(replicas).collect(),
             }),
+            Step::Merge(right, epoch) => Kind::Merge(merge_to_wire(*right, *epoch)),
         };
         let command = pb::AdminCommand { kind: Some(kind) };
         Request {

@@ -9,7 +9,8 @@
 //! store ID NAME [silent] [lost] [draining] [full]
 //! only SCHEDULER...      (shows what these say)
 //! range ID[-ID] on STORE... led-by STORE|nobody [moving-to STORE] [lagging STORE] [cooling]
-//!     [held] [backing-off] [going-to STORE... by SCHEDULER]
+//!     [held] [backing-off] [hot] [reshaped] [going-to STORE... [for-balance]]
+//!     [size BYTES] [reads QPS] [writes QPS] [load-key KEY]
 //! cooled                 (no range cools down any more)
 //! gone ID                (the store was removed)
 //! ```
@@ -144,7 +145,7 @@ fn range(id: u64, words: &[&str]) -> RangeView {
             ("backing-off", _) => range.backing_off = true,
             ("hot", _) => range.hot = true,
             ("reshaped", _) => range.reshaped = true,
-            ("for-balance", _) => range.goal_can_wait = true,
+            ("for-balance", _) => range.goal_of = Some(Scheduler::BalanceReplicas),
             (
                 "on" | "led-by" | "moving-to" | "lagging" | "going-to" | "size" | "reads"
                 | "writes" | "load-key",

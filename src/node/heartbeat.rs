@@ -13,6 +13,7 @@ use super::stores::NodeStores;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
+use rangekv_model::redis::RedisModel;
 use rangekv_pd::client::{HeartbeatState, News, Vitals};
 use rangekv_pd::operator::Order;
 use rangekv_pd::state::StoreState;
@@ -21,6 +22,7 @@ use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId};
 use rangekv_router::cache::SharedCache;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::meta::data_bounds;
+use rangekv_store::size::approximate_keys;
 use rangekv_store::wire::{self, Envelope, Payload};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,6 +69,9 @@ type AllFigures = BTreeMap<RangeId, Figures>;
 #[derive(Clone, Copy, Default)]
 struct Figures {
     size_bytes: u64,
+    keys: u64,
+    /// Of the bounds that were measured.
+    version: u64,
     sized_ms: u64,
     reads: u64,
     writes: u64,
@@ -217,11 +222,11 @@ impl Heartbeats {
                 leader_store: me.0,
                 term,
                 size_bytes: figures.size_bytes,
-                keys: 0,
+                keys: figures.keys,
                 reads: figures.reads_per_second,
                 writes: figures.writes_per_second,
                 lagging: self.lagging(&d),
-                load_key: Bytes::new(),
+                load_key: self.load_key(&d, figures),
             }
         };
         Vitals {
@@ -231,6 +236,15 @@ impl Heartbeats {
             disk_free_bytes: self.disk.free_bytes(),
             uptime_ms: self.started.elapsed().as_millis() as u64,
         }
+    }
+
+    /// A key that divides the load, if there is enough of it to ask.
+    fn load_key(&self, d: &RangeDescriptor, figures: &Figures) -> Bytes {
+        let qps = figures.reads_per_second + figures.writes_per_second;
+        let cell = self.stores.shared.cell(d.id);
+        let cell = cell.filter(|_| qps >= self.state.lock().config().range_split_qps);
+        let key = cell.and_then(|cell| cell.samples.dividing_key(d, &RedisModel));
+        key.unwrap_or_default()
     }
 
     /// Members of which the leader, which is here, doesn't know that they keep up.
@@ -244,10 +258,12 @@ impl Heartbeats {
 
     fn measure(&self, d: &RangeDescriptor, figures: &mut Figures) {
         let now = now_ms();
-        if figures.sized_ms == 0 || now >= figures.sized_ms + SIZES_EVERY_MS {
+        let reshaped = figures.version != d.epoch.version;
+        if reshaped || now >= figures.sized_ms + SIZES_EVERY_MS {
             let (start, end) = data_bounds(d);
             figures.size_bytes = self.engine.approximate_size(&start, &end);
-            figures.sized_ms = now;
+            figures.keys = approximate_keys(&*self.engine, d);
+            (figures.version, figures.sized_ms) = (d.epoch.version, now);
         }
         let Some(cell) = self.stores.shared.cell(d.id) else {
             return;

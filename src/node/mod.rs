@@ -51,6 +51,5 @@ pub mod listen;
 pub mod prepare;
 pub mod process;
 pub mod running;
-pub mod sizes;
 
 pub use entry::start;

@@ -17,7 +17,6 @@ use super::prepare::prepare;
 use super::running::Running;
 use super::seat::{Addresses, Seat};
 use super::service::Service;
-use super::sizes;
 use super::waiting;
 use super::watchdog::Pulse;
 use crate::dynamo;
@@ -135,7 +134,6 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
     let mut redis = RedisDoor::open(redis_listener, &node, &site);
     background.spawn(forever(dynamo::chores(node.clone())));
-    background.spawn(forever(sizes::run(node.clone())));
     announce(&node);
 
     let outcome = tokio::select! {

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod config;
 pub mod engine;
 pub mod event;
+pub mod load;
 pub mod log;
 pub mod meta;
 pub mod metrics;

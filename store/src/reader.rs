@@ -7,6 +7,7 @@
 
 use crate::engine::StateEngine;
 use crate::event::Now;
+use crate::load::FirstKey;
 use crate::shared::{RangeCell, StoreShared};
 use crate::worker::Evaluators;
 use bytes::Bytes;
@@ -62,7 +63,12 @@ impl LocalReader {
             return None;
         }
         let evaluate = self.evaluators.get(evaluator)?;
-        let mut txn = Txn::new(&*self.engine);
+        let sampled = cell.is_sampled();
+        let first = FirstKey::of(&*self.engine);
+        let mut txn = match sampled {
+            true => Txn::new(&first),
+            false => Txn::new(&*self.engine),
+        };
         let route = cell.route()?;
         let context = Context {
             now_ms: now.wall_ms,
@@ -73,7 +79,12 @@ impl LocalReader {
             end: &route.0.end,
         };
         let reply = evaluate.evaluate(&context, command, &mut txn);
-        txn.is_read_only().then_some(PendingRead {
+        let read_only = txn.is_read_only();
+        drop(txn);
+        if let Some(key) = first.into_key() {
+            cell.samples.add(key);
+        }
+        read_only.then_some(PendingRead {
             cell,
             generation,
             reply,

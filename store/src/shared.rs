@@ -5,6 +5,7 @@
 //!
 //! Invariant I8: the worker clears a lease *before* any message leaves that may end it.
 
+use crate::load::{Samples, SAMPLED};
 use crate::metrics::Metrics;
 use parking_lot::RwLock;
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId};
@@ -28,6 +29,8 @@ pub struct RangeCell {
     routes_generation: Arc<AtomicU64>,
     /// Other replicas that keep up, as the leader last saw; of use only while this store leads.
     keeping_up: RwLock<Vec<ReplicaId>>,
+    /// Where the load falls.
+    pub samples: Samples,
     /// Local reads served since the start.
     pub reads: AtomicU64,
     /// Writes evaluated since the start.
@@ -72,9 +75,16 @@ impl RangeCell {
             != descriptor.epoch.version
         {
             self.generation.fetch_add(1, Ordering::SeqCst);
+            self.samples.clear();
         }
         *route = Some(Arc::new((descriptor.clone(), leader)));
         self.routes_generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether the key of the next request is to be sampled.
+    pub fn is_sampled(&self) -> bool {
+        let served = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (served(&self.reads) + served(&self.writes)).is_multiple_of(SAMPLED)
     }
 
     /// Publishes which other replicas keep up.

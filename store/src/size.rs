@@ -32,6 +32,26 @@ pub fn split_key(
     (range.contains(&key) && key != range.start).then_some(key)
 }
 
+/// How many records `range` holds: counted if they are few, else reckoned from its size and from
+/// the mean size of the first ones.
+pub fn approximate_keys(engine: &dyn StateEngine, range: &RangeDescriptor) -> u64 {
+    const LOOKED_AT: u64 = 256;
+    let (start, end) = meta::data_bounds(range);
+    let (mut records, mut bytes) = (0, 0);
+    engine.scan(&start, &end, &mut |k, v| {
+        records += 1;
+        bytes += (k.len() + v.len()) as u64;
+        match records < LOOKED_AT {
+            true => ControlFlow::Continue(()),
+            false => ControlFlow::Break(()),
+        }
+    });
+    match records < LOOKED_AT {
+        true => records,
+        false => records.max(engine.approximate_size(&start, &end) * records / bytes.max(1)),
+    }
+}
+
 /// The least key in `[first, last]`, as far as estimates tell, below which half of the bytes lie.
 fn middle(engine: &dyn StateEngine, first: &[u8], last: &[u8]) -> Bytes {
     let common = first.iter().zip(last).take_while(|(a, b)| a == b).count();
@@ -126,6 +146,16 @@ mod tests {
             engine((0..1000).map(|i| (format!("key:{i:04}"), if i < 900 { 1 } else { 1000 })));
         let key = split_key(&skewed, &range(b"", b""), &Anywhere, 1000).expect("too large");
         assert!(&key[..] > b"key:0900".as_slice(), "{key:?}");
+    }
+
+    #[test]
+    fn counts_few_records_and_reckons_many() {
+        let all = range(b"", b"");
+        let few = engine((0..100).map(|i| (format!("key:{i:04}"), 10)));
+        assert_eq!(approximate_keys(&few, &all), 100);
+        let many = engine((0..5_000).map(|i| (format!("key:{i:04}"), 100)));
+        let reckoned = approximate_keys(&many, &all);
+        assert!((4_000..=6_000).contains(&reckoned), "{reckoned}");
     }
 
     #[test]

@@ -4,9 +4,10 @@ use super::{Leader, HELD_MS};
 use crate::config::Config;
 use crate::operator::{Goal, ManualOperator, OperatorId, Proposal, Scheduler};
 use crate::plan::{next, Next};
+use crate::schedule::merge_ranges;
 use crate::view::{ClusterView, RangeView};
 use rangekv_proto::internal::PlacementState;
-use rangekv_proto::{ReplicaRole, StoreId, PLACEMENT_RANGE};
+use rangekv_proto::{RangeId, ReplicaRole, StoreId, PLACEMENT_RANGE};
 use std::collections::BTreeSet;
 
 impl Leader {
@@ -21,6 +22,9 @@ impl Leader {
     ) -> Result<OperatorId, String> {
         if !self.is_ready(state) {
             return Err(self.not_ready(state));
+        }
+        if let ManualOperator::Merge { left, right } = wanted {
+            return self.submit_merge(now_ms, state, left, right);
         }
         let config = Config::of(state);
         let id = wanted.range();
@@ -60,11 +64,70 @@ impl Leader {
         Ok(self.begin(now_ms, proposal))
     }
 
+    /// Begins to merge two ranges: with what prepares it, if they don't lie on the same stores or
+    /// aren't led by the same. The id is of this first operator.
+    fn submit_merge(
+        &mut self,
+        now_ms: u64,
+        state: &PlacementState,
+        left: RangeId,
+        right: RangeId,
+    ) -> Result<OperatorId, String> {
+        let view = self.view(now_ms, state);
+        let known = |id: RangeId| {
+            view.range(id)
+                .ok_or_else(|| format!("there is no range {id}"))
+        };
+        let (l, r) = (known(left)?, known(right)?);
+        if left == PLACEMENT_RANGE || right == PLACEMENT_RANGE {
+            return Err("range 1 is never merged".into());
+        }
+        if l.range.end != r.range.start || l.range.end.is_empty() {
+            return Err(format!(
+                "range {right} doesn't begin where range {left} ends"
+            ));
+        }
+        if l.range.is_joint() || r.range.is_joint() || l.learners().next().is_some() {
+            return Err("a membership change is half done; try again in a moment".into());
+        }
+        for range in [l, r].iter().filter(|range| range.goal.is_some()) {
+            let id = range.range.id;
+            return Err(format!(
+                "an operator is under way for range {id}; try again later"
+            ));
+        }
+        let reason = format!("ranges {left} and {right} are to become one: ordered by hand");
+        let proposal = merge_ranges::step(l, r, Scheduler::Manual, reason);
+        let proposal = proposal.ok_or("nobody leads the ranges")?;
+        self.merge_wanted = Some((left, right, now_ms.saturating_add(HELD_MS)));
+        Ok(self.begin(now_ms, proposal))
+    }
+
+    /// The next operator of a merge that was wanted.
+    pub(super) fn continue_merge(&mut self, now_ms: u64, state: &PlacementState) {
+        let Some((left, right, until_ms)) = self.merge_wanted else {
+            return;
+        };
+        let view = self.view(now_ms, state);
+        let (l, r) = match (view.range(left), view.range(right)) {
+            (Some(l), Some(r)) if now_ms < until_ms && l.range.end == r.range.start => (l, r),
+            _ => return self.merge_wanted = None,
+        };
+        if l.goal.is_some() || r.goal.is_some() || l.backing_off || r.backing_off {
+            return;
+        }
+        let reason = format!("ranges {left} and {right} are to become one: ordered by hand");
+        if let Some(proposal) = merge_ranges::step(l, r, Scheduler::Manual, reason) {
+            self.begin(now_ms, proposal);
+        }
+    }
+
     /// Stops an operator. A joint configuration that it may have entered is left all the same.
     pub fn cancel(&mut self, now_ms: u64, operator: OperatorId) -> Result<(), String> {
         let found = self.operators.running().find(|o| o.id == operator);
         let range = found.map(|o| o.range);
         let range = range.ok_or_else(|| format!("operator {operator} is not under way"))?;
+        self.merge_wanted = None;
         self.operators
             .cancel(now_ms, range, "stopped by hand".into());
         Ok(())
@@ -93,6 +156,7 @@ fn goal(wanted: &ManualOperator, range: &RangeView, view: &ClusterView) -> Resul
                 (true, false) => Ok(Goal::Split(key.clone())),
             };
         }
+        ManualOperator::Merge { .. } => return Err("a merge is of two ranges".into()),
         ManualOperator::MoveReplica { from, to, .. } => {
             let role = holds(range, view, *from)?;
             vacant(range, view, *to)?;

@@ -86,7 +86,7 @@ fn extremes(leaders: &BTreeMap<StoreId, u64>) -> (StoreId, StoreId) {
     (*most.0, *least.0)
 }
 
-/// The first range, by id, that can go from the fullest store possible to the emptiest one.
+/// A range that can go from the fullest store possible to the emptiest one.
 fn best_move<'a>(
     view: &'a ClusterView,
     leaders: &BTreeMap<StoreId, u64>,
@@ -102,7 +102,9 @@ fn best_move<'a>(
             .filter(|to| leaders[&from] > leaders[to] + tolerance)
         {
             let movable = led_by(view, from).filter(|r| obstacle(r, to).is_none());
-            if let Some(range) = movable.min_by_key(|r| r.range.id) {
+            // The least busy one: load is spread_hot_leaders.rs's.
+            let busy = |r: &&RangeView| (r.reads + r.writes) / 100;
+            if let Some(range) = movable.min_by_key(|r| (busy(r), r.range.id)) {
                 return Some((range, from, to));
             }
         }

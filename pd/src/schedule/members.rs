@@ -191,5 +191,5 @@ pub fn has_learner(range: &RangeView, store: StoreId) -> bool {
 /// Whether a repair may be ordered: somebody leads, nothing more urgent is under way, nothing
 /// failed just now.
 pub fn is_free(range: &RangeView) -> bool {
-    range.leader.is_some() && !range.backing_off && (range.goal.is_none() || range.goal_can_wait)
+    range.leader.is_some() && !range.backing_off && (range.goal.is_none() || range.goal_can_wait())
 }

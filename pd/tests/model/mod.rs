@@ -78,7 +78,7 @@ pub fn apply(range: &mut RangeView, step: &Step, id: u64) {
                 };
             }
         }
-        Step::Split(_) => range.range.epoch.version += 1,
+        Step::Split(_) | Step::Merge(..) => range.range.epoch.version += 1,
     }
 }
 
@@ -122,7 +122,7 @@ pub fn pursue(
                     .unwrap_or(0);
                 apply(range, &step, newest + 1);
                 steps.push(step);
-                if matches!(goal, Goal::Split(_)) {
+                if matches!(goal, Goal::Split(_) | Goal::Merge(..)) {
                     return (steps, None);
                 }
             }

@@ -12,6 +12,7 @@
 
 use super::{Completions, Ctx, Pending, Replica, Sent, Waiter};
 use crate::bugs::{self, Bug};
+use crate::load::FirstKey;
 use crate::metrics::{ReadPath, Refusal};
 use crate::payload;
 use bytes::Bytes;
@@ -178,9 +179,16 @@ impl Replica {
             end: &descriptor.end,
         };
         let view = self.overlay.over(&**ctx.engine);
-        let mut txn = Txn::new(&view);
+        let first = FirstKey::of(&view);
+        let mut txn = match self.cell.is_sampled() {
+            true => Txn::new(&first),
+            false => Txn::new(&view),
+        };
         let reply = model.evaluate(&context, &command, &mut txn);
         let writes = txn.into_writes();
+        if let Some(key) = first.into_key() {
+            self.cell.samples.add(key);
+        }
         ctx.metrics.commands.increment();
 
         if let Some(key) = writes

@@ -5,7 +5,7 @@
 //! Invariants, checked by the property tests below:
 //! - The ranges tile the keyspace: the first starts at "", each starts where the one before
 //!   ends, the last ends at "".
-//! - Range 1 is `["", 0x10)`, on the first five members at most, all voters.
+//! - Range 1 is `["", 0x10)`, on the first members: an odd number of them, five at most, all voters.
 //! - Data ranges are cut where Redis slots start, as evenly as integers allow. What
 //!   lies outside the slots falls to the first and the last one.
 //! - Replica ids are unique, and every id lies below [`FIRST_ALLOCATED_ID`].
@@ -27,9 +27,6 @@ use std::fmt;
 
 /// Ids below are for bootstrap; `AllocateIds` hands out this one first.
 pub const FIRST_ALLOCATED_ID: u64 = 100_000;
-
-/// Voters of the placement driver's range at bootstrap.
-pub const PLACEMENT_VOTERS_MAX: usize = 5;
 
 /// Data ranges at bootstrap, at most: one per Redis slot.
 pub const DATA_RANGES_MAX: usize = redis::SLOTS as usize;
@@ -140,7 +137,7 @@ impl Bootstrap {
             }
         };
 
-        let placement = &stores[..stores.len().min(PLACEMENT_VOTERS_MAX)];
+        let placement = &stores[..ReplicationFactor::Auto.replicas(stores.len())];
         let data_start = Bytes::from_static(keys::PLACEMENT_END);
         let mut ranges = vec![describe(
             PLACEMENT_RANGE,
@@ -275,7 +272,8 @@ mod tests {
         assert_eq!(plan.ranges.len(), data_ranges + 1);
         assert_eq!(plan.ranges[0].start, "");
         assert_eq!(plan.ranges[0].end, keys::PLACEMENT_END);
-        assert_eq!(plan.ranges[0].replicas.len(), n.min(5));
+        let placement = ReplicationFactor::Auto.replicas(n);
+        assert_eq!(plan.ranges[0].replicas.len(), placement);
         assert_eq!(plan.ranges.last().unwrap().end, "");
         let factor = [1, 1, 3, 3, 5].get(n - 1).copied().unwrap_or(5);
         for (i, pair) in plan.ranges.windows(2).enumerate() {

@@ -257,26 +257,34 @@ impl Calls {
     }
 
     fn locate(&self, target: Target<'_>) -> Option<Where> {
-        if let Some(route) = self.route(target) {
-            let RangeDescriptor {
-                id,
-                epoch,
-                replicas,
-                ..
-            } = &route.descriptor;
-            return Some(Where {
-                range: *id,
-                version: epoch.version,
-                leader: route.leader,
-                others: replicas.iter().map(|r| r.store).collect(),
+        let placement = matches!(target, Target::Placement);
+        let Some(route) = self.route(target) else {
+            // A store that has just joined knows some stores, but no ranges.
+            return placement.then(|| Where {
+                range: PLACEMENT_RANGE,
+                version: PLACEMENT_VERSION,
+                leader: None,
+                others: self.book.all().into_keys().collect(),
             });
+        };
+        let RangeDescriptor {
+            id,
+            epoch,
+            replicas,
+            ..
+        } = &route.descriptor;
+        let mut others: Vec<StoreId> = replicas.iter().map(|r| r.store).collect();
+        if placement {
+            // Who was away while it moved finds it again: it may be on any store.
+            let all = self.book.all().into_keys();
+            let more: Vec<StoreId> = all.filter(|s| !others.contains(s)).collect();
+            others.extend(more);
         }
-        // A store that has just joined knows some stores, but no ranges.
-        matches!(target, Target::Placement).then(|| Where {
-            range: PLACEMENT_RANGE,
-            version: PLACEMENT_VERSION,
-            leader: None,
-            others: self.book.all().into_keys().collect(),
+        Some(Where {
+            range: *id,
+            version: epoch.version,
+            leader: route.leader,
+            others,
         })
     }
 }

@@ -95,6 +95,15 @@ impl Cluster {
         cluster
     }
 
+    /// One more node, which joins by asking the others.
+    pub fn join(&mut self) {
+        let others: Vec<String> = self.nodes.iter().map(|n| n.grpc.to_string()).collect();
+        let mut node = Node::new(self.nodes.len() + 1, self.root.path());
+        node.flags = vec!["--join".into(), others.join(",")];
+        node.start();
+        self.nodes.push(node);
+    }
+
     /// The cluster's directory.
     pub fn root(&self) -> &Path {
         self.root.path()

@@ -28,6 +28,7 @@ pub struct Writers {
 struct Shared {
     stop: AtomicBool,
     acknowledged: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Writers {
@@ -61,6 +62,11 @@ impl Writers {
             );
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+
+    /// Writes so far that were answered by an error, or not at all.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// Stops the writers; what they wrote.
@@ -99,6 +105,7 @@ fn run(prefix: &str, seed: u64, doors: &[SocketAddr], shared: &Shared) -> Ledger
                 shared.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             Outcome::Refused | Outcome::Unknown => {
+                shared.failed.fetch_add(1, Ordering::Relaxed);
                 doors.avoid(at, started.elapsed());
                 std::thread::sleep(Duration::from_millis(10));
             }

@@ -93,7 +93,10 @@ pub struct RangeStatus {
 #[derive(Debug, Default)]
 pub struct Leader {
     term: u64,
+    /// Since when silence counts.
     began_ms: u64,
+    /// When any heartbeat last arrived.
+    heard_ms: Option<u64>,
     routes: Routes,
     stores: BTreeMap<StoreId, StoreStatus>,
     ranges: BTreeMap<RangeId, RangeStatus>,
@@ -135,6 +138,13 @@ impl Leader {
             };
         }
         let config = Config::of(state);
+        let silent_ms = now_ms.saturating_sub(self.heard_ms.unwrap_or(now_ms));
+        if silent_ms >= config.store_silent_after_ms {
+            // Not even this process's own store was heard: it was this process that stood still.
+            self.began_ms = now_ms;
+            self.stores.clear();
+        }
+        self.heard_ms = Some(now_ms);
         self.receive(now_ms, heartbeat, &config);
         if self
             .round_ms
@@ -261,11 +271,12 @@ impl Leader {
             let status = self.stores.get(&id);
             // Who has not reported to this leader has been silent since it took over, at least.
             let heard_ms = status.map_or(self.began_ms, |s| s.heard_ms);
+            let live = self.is_live(now_ms, id, config);
             StoreView {
                 id,
                 name: s.name.clone(),
-                live: self.is_live(now_ms, id, config),
-                lost: now_ms.saturating_sub(heard_ms) >= config.max_store_down_ms,
+                live,
+                lost: !live && now_ms.saturating_sub(heard_ms) >= config.max_store_down_ms,
                 draining: StoreState::of(s) == StoreState::Draining,
                 full: status.is_some_and(StoreStatus::is_full),
             }

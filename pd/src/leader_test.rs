@@ -197,11 +197,41 @@ fn an_order_is_for_the_range_as_it_is_now() {
 #[test]
 fn members_that_have_not_registered_yet_are_not_given_up() {
     let (mut leader, state) = (Leader::default(), state(1));
-    for now_ms in [0, 1_000, 600_000] {
+    for now_ms in (0..600_000).step_by(1_000) {
         leader.heartbeat(now_ms, 7, &full(1, 6, &[2]), &state);
         assert_eq!(leader.operators().count(), 0);
     }
-    assert_eq!(leader.under_replicated(600_000, &state).len(), 1);
+    assert_eq!(leader.under_replicated(599_000, &state).len(), 1);
+}
+
+#[test]
+fn a_leader_that_stood_still_gives_nobody_up() {
+    let (mut leader, mut state) = (Leader::default(), state(4));
+    state
+        .config
+        .extend([("max-store-down-time".into(), "10000".into())]);
+    let round = |leader: &mut Leader, now_ms, stores: std::ops::RangeInclusive<u64>| {
+        for store in stores {
+            let led: &[u64] = if store == 1 { &[2] } else { &[] };
+            leader.heartbeat(now_ms, 7, &full(store, 6, led), &state);
+        }
+        leader
+            .view(now_ms, &state)
+            .stores
+            .iter()
+            .filter(|s| s.lost)
+            .count()
+    };
+    assert_eq!(round(&mut leader, 0, 1..=4), 0);
+    // Paused for a minute: the others may have reported all the while, to nobody.
+    assert_eq!(round(&mut leader, 60_000, 1..=1), 0);
+    assert!(!leader.is_ready(&state));
+    // Store 3 is silent indeed.
+    for now_ms in (61_000..69_000).step_by(1_000) {
+        assert_eq!(round(&mut leader, now_ms, 1..=2), 0);
+    }
+    assert_eq!(round(&mut leader, 69_000, 4..=4), 0);
+    assert_eq!(round(&mut leader, 71_000, 1..=2), 1);
 }
 
 #[test]

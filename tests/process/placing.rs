@@ -58,7 +58,7 @@ fn stores_join_are_lost_and_replaced_and_leave_under_load() {
     cluster.nodes[5].stop();
     ask(&cluster, &["store", "remove", "n6"]).unwrap();
     all_ranges(&cluster, "three voters of n1 to n4", |voters| {
-        voters.len() == 3 && voters.iter().all(|name| name < "n5")
+        voters.len() == 3 && voters.iter().all(|name| name.as_str() < "n5")
     });
     writers.wait_for(100, PATIENCE);
     let left = writers.failed();

@@ -56,8 +56,8 @@ impl Hands {
             .mailbox
             .request(order.request(first_id, replicas), sink, 0);
         let reply = response.await.map_err(|e| e.to_string())?;
-        if let Step::Split(_) = order.step {
-            self.tell_of_split(reply).await;
+        if matches!(order.step, Step::Split(_) | Step::Merge(..)) {
+            self.tell_of_bounds(reply).await;
         }
         Ok(())
     }
@@ -81,15 +81,15 @@ impl Hands {
         }
     }
 
-    /// The split is done: who routes by the old bounds, or watches the catalog, hears of it.
-    async fn tell_of_split(&self, reply: Bytes) {
+    /// Bounds have changed: who routes by the old ones, or watches the catalog, hears of it.
+    async fn tell_of_bounds(&self, reply: Bytes) {
         let routes = HeartbeatReply::decode(reply).map_or(Vec::new(), |r| r.routes);
-        let halves = routes.iter().filter_map(|route| route.range.as_ref());
+        let ranges = routes.iter().filter_map(|route| route.range.as_ref());
         self.cache
-            .apply_routes(halves.map(|half| (half.into(), None)));
+            .apply_routes(ranges.map(|range| (range.into(), None)));
         let bump = Kind::BumpCatalog(BumpCatalog { expected: 0 });
         if let Err(error) = self.calls.placement(bump, IDS_TIME_MAX).await {
-            tracing::warn!(%error, "the catalog version was not raised after a split");
+            tracing::warn!(%error, "the catalog version was not raised after a split or merge");
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Moves a range's leadership to a voter on another store.
 //!
-//! The lease ends, for the whole term, before anything is sent: a delayed MsgTimeoutNow lets
+//! All that was proposed is applied first, while requests wait. The lease ends, for the whole term, before anything is sent: a delayed MsgTimeoutNow lets
 //! its receiver campaign at any later time, past the other replicas' promises.
 
 use super::invalid;
+use crate::event::Now;
 use crate::replica::{Ctx, Replica, Waiter};
 use bytes::Bytes;
 use rangekv_proto::internal::admin_command::TransferLeader;
@@ -63,6 +64,7 @@ impl Replica {
         if !near
             || raft.has_pending_conf()
             || raft.lead_transferee.is_some()
+            || self.handover().is_some()
             || self.has_barrier()
             || self.is_pinned()
         {
@@ -72,10 +74,28 @@ impl Replica {
         if !self.is_leader() {
             return false;
         }
+        self.hand_over_to(target, ctx.now.mono_ns + ctx.config.election_ns());
+        self.continue_handover(ctx.now);
+        true
+    }
+
+    /// Hands over as soon as all that was proposed is applied, or gives it up when its time is
+    /// over. Requests wait meanwhile: the successor may be elected before this replica hears
+    /// that their entries are committed, and their outcome would be unknown.
+    pub(crate) fn continue_handover(&mut self, now: Now) {
+        let Some((target, until_ns)) = self.handover() else {
+            return;
+        };
+        if now.mono_ns >= until_ns {
+            return self.end_handover();
+        }
+        if self.applied.index < self.raw.raft.raft_log.last_index() {
+            return;
+        }
+        self.end_handover();
         self.forbid_lease();
         self.raw.transfer_leader(target.0);
-        self.after_step(ctx.now);
-        true
+        self.after_step(now);
     }
 
     /// Whether this replica leads though its configuration gives it no vote, or soon none.

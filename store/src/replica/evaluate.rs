@@ -92,6 +92,7 @@ impl Replica {
         !ready
             || self.barrier.is_some()
             || self.is_frozen()
+            || self.handover().is_some()
             || self.raw.raft.lead_transferee.is_some()
     }
 

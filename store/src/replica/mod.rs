@@ -93,6 +93,9 @@ pub struct Lead {
     pub ready: bool,
     /// A MsgTimeoutNow may be on its way: no lease any more in this term.
     pub lease_forbidden: bool,
+    /// Who is to lead as soon as all that was proposed is applied, and until when (monotonic ns)
+    /// that is waited for.
+    handover: Option<(ReplicaId, u64)>,
     /// Index of the newest entry proposed in this term; 0 = none.
     proposed: u64,
     /// Entries of this term that are not applied.
@@ -359,6 +362,24 @@ impl Replica {
         self.member_at = self.member_at.max(conf_version);
     }
 
+    /// A transfer of the leadership that waits for what was proposed; see
+    /// [`continue_handover`](Self::continue_handover).
+    pub(crate) fn handover(&self) -> Option<(ReplicaId, u64)> {
+        self.lead.as_ref()?.handover
+    }
+
+    pub(crate) fn hand_over_to(&mut self, target: ReplicaId, until_ns: u64) {
+        if let Some(lead) = self.lead.as_mut() {
+            lead.handover = Some((target, until_ns));
+        }
+    }
+
+    pub(crate) fn end_handover(&mut self) {
+        if let Some(lead) = self.lead.as_mut() {
+            lead.handover = None;
+        }
+    }
+
     /// The other members, or, while uninitialised, the replicas heard of.
     pub fn others(&self) -> Vec<(ReplicaId, StoreId)> {
         let all: Vec<(ReplicaId, StoreId)> = match &self.descriptor {
@@ -458,6 +479,7 @@ impl Replica {
             self.election_delay -= 1;
             return;
         }
+        self.continue_handover(now);
         let led = self.is_leader();
         let due = self.raw.raft.randomized_election_timeout();
         if !led && self.has_promised(now) && self.raw.raft.election_elapsed + 1 >= due {
@@ -525,6 +547,7 @@ impl Replica {
                     term: is.1,
                     ready: false,
                     lease_forbidden: false,
+                    handover: None,
                     proposed: 0,
                     sends: VecDeque::new(),
                     reads: Vec::new(),

@@ -387,6 +387,7 @@ impl Worker {
             if let Some(r) = self.replicas.get_mut(range) {
                 r.finish_ready(&mut ctx, &mut round);
                 r.after_step(now);
+                r.continue_handover(now);
             }
         }
         let (born, noted) = (round.born, round.noted);

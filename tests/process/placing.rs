@@ -56,7 +56,9 @@ fn stores_join_are_lost_and_replaced_and_leave_under_load() {
 
     // One is stopped for good: four stores want three replicas.
     cluster.nodes[5].stop();
-    ask(&cluster, &["store", "remove", "n6"]).unwrap();
+    until("n6 is removed", || {
+        ask(&cluster, &["store", "remove", "n6"])
+    });
     all_ranges(&cluster, "three voters of n1 to n4", |voters| {
         voters.len() == 3 && voters.iter().all(|name| name.as_str() < "n5")
     });
@@ -142,6 +144,39 @@ fn the_number_of_replicas_changes_while_all_runs() {
     cluster.nodes[victim].start();
     set(&cluster, "placement-replicas", "auto");
     placement(&cluster, 5);
+    cluster.wait_until_serving();
+    ledger.verify(&cluster.doors());
+}
+
+/// Ranges that were split merge again once nobody uses them, until there is one for each store.
+#[test]
+fn small_cold_ranges_merge() {
+    let cluster = Cluster::serving(3);
+    let writers = Writers::start("cold", WRITERS, &cluster.doors());
+    writers.wait_for(200, PATIENCE);
+    for slot in ["1000", "2000", "9000", "12000"] {
+        until("a split", || {
+            ask(&cluster, &["range", "split", "--slot", slot])
+        });
+    }
+    writers.wait_for(100, PATIENCE);
+    let ledger = writers.finish();
+    ask(&cluster, &["config", "set", "range-merge-after", "1s"]).unwrap();
+    ask(&cluster, &["config", "set", "range-merge", "on"]).unwrap();
+    // Four merges, each prepared by moving a leader: one after the other.
+    for _ in 0..4 {
+        let before = members(&cluster).map_or(usize::MAX, |ranges| ranges.len());
+        until("one range less", || match members(&cluster)?.len() {
+            n if n < before || n == 4 => Ok(()),
+            n => Err(format!("{n} ranges")),
+        });
+    }
+    all_ranges(&cluster, "three voters each", |voters| voters.len() == 3);
+    assert_eq!(
+        members(&cluster).unwrap().len(),
+        4,
+        "range 1, and one for each store"
+    );
     cluster.wait_until_serving();
     ledger.verify(&cluster.doors());
 }

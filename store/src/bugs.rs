@@ -43,6 +43,10 @@ pub enum Bug {
     DeafQuiescence,
     /// The lease of a quiesced leader goes on, though nobody has promised anything.
     LeaseWhileQuiesced,
+    /// A read that has no lease is evaluated when leadership is shown, not when it arrives.
+    ReadOvertaken,
+    /// An evaluation is given no end of its range.
+    ScanNotClipped,
 }
 
 impl Bug {
@@ -67,6 +71,8 @@ impl Bug {
         Bug::RemovedReplicaVotes,
         Bug::DeafQuiescence,
         Bug::LeaseWhileQuiesced,
+        Bug::ReadOvertaken,
+        Bug::ScanNotClipped,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -91,6 +97,8 @@ impl Bug {
             Bug::RemovedReplicaVotes => "removed_replica_votes",
             Bug::DeafQuiescence => "deaf_quiescence",
             Bug::LeaseWhileQuiesced => "lease_while_quiesced",
+            Bug::ReadOvertaken => "read_overtaken",
+            Bug::ScanNotClipped => "scan_not_clipped",
         }
     }
 }

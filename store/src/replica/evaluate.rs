@@ -10,7 +10,7 @@
 //! been elected in between. So such a reply needs a lease at evaluation, or an entry proposed
 //! after it (this round's batch), or a ReadIndex round.
 
-use super::{Completions, Ctx, Pending, Replica, Sent, Waiter};
+use super::{Completions, Ctx, Held, Pending, Replica, Sent, Waiter};
 use crate::bugs::{self, Bug};
 use crate::load::FirstKey;
 use crate::metrics::{ReadPath, Refusal};
@@ -177,7 +177,10 @@ impl Replica {
             now_ms,
             seed: ctx.next().wrapping_mul(0x9e37_79b9_7f4a_7c15),
             start: crate::meta::user_start(&descriptor.start),
-            end: &descriptor.end,
+            end: match bugs::active(Bug::ScanNotClipped) {
+                true => &[],
+                false => &descriptor.end,
+            },
         };
         let view = self.overlay.over(&**ctx.engine);
         let first = FirstKey::of(&view);
@@ -241,14 +244,23 @@ impl Replica {
             });
         } else {
             ctx.metrics.reads.of(ReadPath::ReadIndex).increment();
-            self.read_after_round(waiter);
+            let seen = match self.overlay.is_empty() {
+                true => 0,
+                false => self.raw.raft.raft_log.last_index(),
+            };
+            let answer = (!bugs::active(Bug::ReadOvertaken)).then_some((reply, seen));
+            self.hold(waiter, answer);
         }
     }
 
     /// Admits the request again once a ReadIndex round has shown that this replica leads.
     pub(crate) fn read_after_round(&mut self, waiter: Waiter) {
+        self.hold(waiter, None);
+    }
+
+    fn hold(&mut self, waiter: Waiter, answer: Option<(Bytes, u64)>) {
         let lead = self.lead.as_mut().expect("only a leader evaluates");
-        lead.reads.push(waiter);
+        lead.reads.push(Held { waiter, answer });
     }
 
     fn reply_with_batch(&mut self, waiter: Waiter, reply: Bytes, writes: bool) {

@@ -73,7 +73,17 @@ pub struct ReadRound {
     context: Vec<u8>,
     sent_ns: u64,
     index: Option<u64>,
-    waiters: Vec<Waiter>,
+    /// What its answers saw must be applied up to here.
+    seen: u64,
+    reads: Vec<Held>,
+}
+
+/// A read that waits for a ReadIndex round.
+pub(crate) struct Held {
+    waiter: Waiter,
+    /// The reply as evaluated when it arrived, and the newest entry that it saw; `None` = it is
+    /// admitted again.
+    answer: Option<(Bytes, u64)>,
 }
 
 /// An entry on its way to being applied.
@@ -101,7 +111,7 @@ pub struct Lead {
     /// Entries of this term that are not applied.
     sends: VecDeque<Sent>,
     /// Reads that wait for the next ReadIndex round.
-    reads: Vec<Waiter>,
+    reads: Vec<Held>,
     rounds: VecDeque<ReadRound>,
     /// Last request, monotonic ns: an idle leader does not renew its lease.
     active_ns: u64,
@@ -605,8 +615,8 @@ impl Replica {
             if let Some(drive) = lead.merge.take() {
                 drive.abandon(self.range);
             }
-            waiters.extend(lead.rounds.into_iter().flat_map(|r| r.waiters));
-            waiters.extend(lead.reads);
+            let rounds = lead.rounds.into_iter().flat_map(|r| r.reads);
+            waiters.extend(rounds.chain(lead.reads).map(|held| held.waiter));
         }
         let lost = refused.of(Refusal::LeadershipLost);
         lost.add(waiters.len() as u64);

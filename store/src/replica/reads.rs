@@ -5,10 +5,14 @@
 //! among them votes for nobody else until an election timeout after it received them.
 //! See [`Config::lease_ns`](crate::config::Config::lease_ns) for its length.
 //!
+//! A read without a lease is evaluated when it arrives, and answered when a round shows that
+//! this replica led then. Were it evaluated later, it would see writes that its own connection
+//! sent after it.
+//!
 //! A ReadIndex round begins only after the requests that it serves arrived, and its context is
 //! never used again, in any process (I13; etcd#20418).
 
-use super::{Ctx, ReadRound, Replica};
+use super::{Ctx, Held, ReadRound, Replica};
 use raft::ReadState;
 
 /// A round unanswered for this long is given up and its reads join the next one, ns.
@@ -33,7 +37,7 @@ impl Replica {
             .is_some_and(|r| r.index.is_none() && now > r.sent_ns + ROUND_RETRY_NS)
         {
             let round = lead.rounds.pop_front().expect("just seen");
-            lead.reads.extend(round.waiters);
+            lead.reads.extend(round.reads);
         }
         let served = self.cell.reads.load(std::sync::atomic::Ordering::Relaxed);
         if served != lead.reads_seen {
@@ -56,12 +60,14 @@ impl Replica {
         context.extend_from_slice(&self.range.0.to_be_bytes());
         *ctx.counter += 1;
         context.extend_from_slice(&ctx.counter.to_be_bytes());
-        let waiters = std::mem::take(&mut lead.reads);
+        let reads = std::mem::take(&mut lead.reads);
+        let seen = reads.iter().filter_map(|held| held.answer.as_ref());
         lead.rounds.push_back(ReadRound {
             context: context.clone(),
             sent_ns: now,
             index: None,
-            waiters,
+            seen: seen.map(|(_, index)| *index).max().unwrap_or(0),
+            reads,
         });
         self.raw.read_index(context);
         self.after_step(ctx.now);
@@ -88,9 +94,7 @@ impl Replica {
         }
     }
 
-    /// Serves confirmed rounds whose index is applied. Each request is admitted anew, as the
-    /// bounds may have changed meanwhile. What turns out to be a write (an expired
-    /// record) joins the next entry.
+    /// Serves confirmed rounds whose index is applied, and what their answers saw.
     pub(super) fn serve_rounds(&mut self, ctx: &mut Ctx<'_>) {
         loop {
             let applied = self.applied.index;
@@ -100,13 +104,16 @@ impl Replica {
             let Some(i) = lead
                 .rounds
                 .iter()
-                .position(|r| r.index.is_some_and(|i| i <= applied))
+                .position(|r| r.index.is_some_and(|i| i.max(r.seen) <= applied))
             else {
                 return;
             };
             let round = lead.rounds.remove(i).expect("position is in bounds");
-            for waiter in round.waiters {
-                self.admit(ctx, waiter, true);
+            for Held { waiter, answer } in round.reads {
+                match answer {
+                    Some((reply, _)) => waiter.complete(Ok(reply)),
+                    None => self.admit(ctx, waiter, true),
+                }
             }
         }
     }

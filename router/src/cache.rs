@@ -11,6 +11,7 @@
 //! - The term of a range's leader hint never goes back, save that a hint which has been
 //!   disproved is forgotten.
 
+use crate::bugs::{self, Bug};
 use parking_lot::RwLock;
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, RequestError, StoreId};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -85,6 +86,9 @@ impl RangeCache {
         });
         let count = self.span(&descriptor.start, &descriptor.end).len();
         let overlapped = &self.routes[from..from + count];
+        if !overlapped.is_empty() && bugs::active(Bug::RangeCacheNeverInvalidated) {
+            return false;
+        }
         if let [known] = overlapped {
             if known.descriptor == descriptor {
                 return leader.is_some_and(|hint| self.set_leader(from, hint));
@@ -199,7 +203,8 @@ impl RangeCache {
     }
 
     fn replace_leader(&mut self, i: usize, leader: Option<LeaderHint>) -> bool {
-        if self.routes[i].leader == leader {
+        let kept = bugs::active(Bug::RangeCacheNeverInvalidated) && self.routes[i].leader.is_some();
+        if self.routes[i].leader == leader || kept {
             return false;
         }
         let descriptor = self.routes[i].descriptor.clone();

@@ -19,6 +19,8 @@ pub mod cache;
 
 pub mod retry;
 
+pub mod bugs;
+
 pub mod dispatch;
 
 pub mod metrics;

@@ -51,6 +51,11 @@ impl Clock {
         self.booted_at + (elapsed * 1_000).div_ceil(u128::from(self.rate)) as u64
     }
 
+    /// How far the wall clock is ahead of the simulation's, ms.
+    pub fn wall_offset_ms(&self) -> i64 {
+        self.wall_offset_ms
+    }
+
     /// The administrator, or NTP, sets the wall clock.
     pub fn jump_wall(&mut self, by_ms: i64) {
         self.wall_offset_ms += by_ms;
@@ -62,9 +67,72 @@ impl Clock {
     }
 }
 
+/// What the wall clocks of all machines together may have shown at a true time.
+///
+/// A range's clock is that of its leader, but never goes back below a time by which something
+/// was decided: it lies between the slowest wall clock of now and the fastest that ever was.
+#[derive(Clone, Debug, Default)]
+pub struct WallBounds {
+    /// From each time on: the least and the greatest offset of any machine.
+    offsets: Vec<(Time, i64, i64)>,
+}
+
+impl WallBounds {
+    /// From `now` on the machines' clocks are ahead by these, ms.
+    pub fn note(&mut self, now: Time, offsets: impl Iterator<Item = i64> + Clone) {
+        let least = offsets.clone().min().unwrap_or(0);
+        let greatest = offsets.max().unwrap_or(0);
+        self.offsets.push((now, least, greatest));
+    }
+
+    /// The least that a range's clock may have shown from `from` to `to`, ms.
+    pub fn least(&self, from: Time, to: Time) -> i64 {
+        let since = self.offsets.partition_point(|(at, ..)| *at <= from);
+        let before = self.offsets[..since].last().map(|(_, least, _)| *least);
+        let at_first = at(from) + before.unwrap_or(0);
+        self.offsets[since..]
+            .iter()
+            .take_while(|(time, ..)| *time <= to)
+            .map(|(time, least, _)| at(*time) + least)
+            .fold(at_first, i64::min)
+    }
+
+    /// The greatest that a range's clock may have shown up to `to`, ms.
+    pub fn greatest(&self, to: Time) -> i64 {
+        let mut greatest = i64::MIN;
+        for (i, (from, _, offset)) in self.offsets.iter().enumerate() {
+            if *from > to {
+                break;
+            }
+            let until = self.offsets.get(i + 1).map_or(to, |next| next.0.min(to));
+            greatest = greatest.max(at(until) + offset);
+        }
+        greatest.max(at(to))
+    }
+}
+
+fn at(time: Time) -> i64 {
+    EPOCH_MS + (time / MS) as i64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_follow_the_jumps() {
+        let mut bounds = WallBounds::default();
+        bounds.note(0, [-5, 7].into_iter());
+        bounds.note(100 * MS, [-50, 2].into_iter());
+        let show = |t: i64| EPOCH_MS + t;
+        assert_eq!(bounds.least(10 * MS, 20 * MS), show(5));
+        assert_eq!(bounds.least(90 * MS, 99 * MS), show(85));
+        assert_eq!(bounds.least(90 * MS, 300 * MS), show(50));
+        assert_eq!(bounds.least(200 * MS, 300 * MS), show(150));
+        assert_eq!(bounds.greatest(50 * MS), show(57));
+        assert_eq!(bounds.greatest(101 * MS), show(107));
+        assert_eq!(bounds.greatest(300 * MS), show(302));
+    }
 
     #[test]
     fn when_is_the_inverse_of_read() {

@@ -10,6 +10,8 @@ use crate::admin::{Admin, Led};
 use crate::checks::{Changed, Checks};
 use crate::client::Client;
 use crate::clock::Clock;
+use crate::connection::Connection;
+use crate::door::DoorCall;
 use crate::faults::{Class, Faults};
 use crate::history::History;
 use crate::net::Net;
@@ -17,6 +19,7 @@ use crate::node::{Node, Tuning};
 use crate::random::{stream, stream_of, Fnv};
 use crate::schedule::{Schedule, Time, MS};
 use crate::snapshots::Transfers;
+use crate::streams::Streams;
 use crate::workload::Workload;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -24,15 +27,17 @@ use rand::Rng;
 use rangekv_pd::bootstrap::{Bootstrap, Member, FIRST_ALLOCATED_ID};
 use rangekv_pd::config::ReplicationFactor;
 use rangekv_proto::{Request, Response, StoreId};
+use rangekv_router::session::Config as DoorConfig;
 use rangekv_store::event::Event as StoreEvent;
 use rangekv_store::wire;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Who sent a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Caller {
     Client(usize),
     Admin,
+    Door(DoorCall),
 }
 
 /// What can happen.
@@ -77,6 +82,18 @@ pub(crate) enum Event {
     Client { client: usize, wake: u64 },
     /// A client's attempt may be lost.
     Timer { client: usize },
+    /// A client with a connection has thought or waited.
+    Connection { connection: usize, wake: u64 },
+    /// A session's timer goes off.
+    Doorbell {
+        node: usize,
+        connection: usize,
+        generation: u64,
+    },
+    /// Requests on a stream between stores arrive.
+    Stream { from: usize, to: usize, stream: u64 },
+    /// A store looks at what has changed.
+    Look { node: usize, incarnation: u64 },
     /// A flush that a store started in the background is complete.
     Flushed { node: usize },
     /// A snapshot on its way goes on.
@@ -124,6 +141,8 @@ pub struct Counts {
     pub quiesced: u64,
     /// Quiesced replicas that woke.
     pub woken: u64,
+    /// Walks over all ranges that were completed.
+    pub walks: u64,
 }
 
 /// See the module's documentation.
@@ -135,6 +154,14 @@ pub struct Cluster {
     pub(crate) net: Net,
     pub(crate) checks: Checks,
     pub(crate) clients: Vec<Client>,
+    pub(crate) connections: Vec<Connection>,
+    pub(crate) streams: Streams,
+    pub(crate) door_config: DoorConfig,
+    /// How many of the keys that stay were asked for, and since which position they are there.
+    pub(crate) kept: usize,
+    pub(crate) kept_at: BTreeMap<Bytes, u64>,
+    /// Keys that may exist.
+    pub(crate) walk_names: BTreeSet<Bytes>,
     pub(crate) workload: Workload,
     pub(crate) admin: Admin,
     /// Admin requests on their way, by token, and what they are.
@@ -187,8 +214,25 @@ impl Cluster {
         let clients = (0..workload.clients)
             .map(|n| Client::new(n as u32, stream_of(seed, "client", n as u64)))
             .collect();
+        let connections = (0..workload.connections)
+            .map(|n| {
+                let number = workload.clients + n;
+                Connection::new(number as u32, stream_of(seed, "connection", n as u64))
+            })
+            .collect();
+        let walk_names = workload.keys.iter().flat_map(|key| key.names());
+        let door_config = DoorConfig {
+            deadline_ms: rng.random_range(700..4_000),
+            ..DoorConfig::default()
+        };
         let mut cluster = Cluster {
             seed,
+            walk_names: walk_names.collect(),
+            kept: 0,
+            kept_at: BTreeMap::new(),
+            connections,
+            streams: Streams::default(),
+            door_config,
             schedule: Schedule::default(),
             nodes: Vec::new(),
             net: Net::new(seed, 0, &faults),
@@ -222,6 +266,10 @@ impl Cluster {
             let pause = rng.random_range(0..500 * MS);
             cluster.wake(client, pause);
         }
+        for connection in 0..cluster.connections.len() {
+            let pause = rng.random_range(0..500 * MS);
+            cluster.wake_connection(connection, pause);
+        }
         Ok(cluster)
     }
 
@@ -242,11 +290,19 @@ impl Cluster {
             clock,
             self.faults.sync_mean,
             self.tuning,
+            self.door_config,
         ));
+        self.note_clocks();
         self.net.add_node();
         self.checks.add_node();
         self.open_requests.push(BTreeMap::new());
         n
+    }
+
+    /// Wall clocks are no longer as they were.
+    pub(crate) fn note_clocks(&mut self) {
+        let offsets = self.nodes.iter().map(|n| n.clock.wall_offset_ms());
+        self.history.clocks.note(self.schedule.now(), offsets);
     }
 
     /// Starts all stores and gives them their first ranges.
@@ -354,6 +410,23 @@ impl Cluster {
                 self.client(client)
             }
             Event::Client { .. } => Ok(()),
+            Event::Connection { connection, wake } if self.connections[connection].wake == wake => {
+                self.connection(connection)
+            }
+            Event::Connection { .. } => Ok(()),
+            Event::Doorbell {
+                connection,
+                generation,
+                ..
+            } => self.doorbell(connection, generation),
+            Event::Stream { from, to, stream } => {
+                self.turn(from, to, stream);
+                Ok(())
+            }
+            Event::Look { node, incarnation } => {
+                self.look(node, incarnation);
+                Ok(())
+            }
             Event::Timer { client } => {
                 if let Some(step) = self.clients[client].on_timer(now) {
                     self.step(client, step)?;
@@ -459,8 +532,14 @@ fn event_node(event: &Event) -> Option<usize> {
         | Event::Synced { node, .. }
         | Event::Unreachable { node, .. }
         | Event::Request { node, .. }
-        | Event::Validate { node, .. } => Some(*node),
-        Event::Frame { to, .. } => Some(*to),
+        | Event::Validate { node, .. }
+        | Event::Doorbell { node, .. }
+        | Event::Look { node, .. } => Some(*node),
+        Event::Response {
+            caller: Caller::Door(call),
+            ..
+        } => Some(call.node),
+        Event::Frame { to, .. } | Event::Stream { to, .. } => Some(*to),
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::checker;
 use crate::cluster::{Cluster, Event};
-use crate::history::{Op, Outcome};
+use crate::history::Outcome;
 use crate::nemesis::Trouble;
 use crate::schedule::{Time, MS, SEC};
 use rangekv_model::eval::View;
@@ -32,6 +32,8 @@ impl Cluster {
         let deadline = healed_at + WELL_WITHIN;
         self.run_until_well(deadline)?;
         self.read_everything(deadline)?;
+        let through_doors = self.schedule.now() + 30 * SEC;
+        self.read_through_doors(through_doors)?;
         // The reads may have made entries, and the lag behind them is to be made up.
         self.run_until_well(deadline + 10 * SEC)?;
         for node in &self.nodes {
@@ -104,6 +106,9 @@ impl Cluster {
     fn ailment(&self) -> Option<String> {
         if let Some(client) = self.clients.iter().find(|c| c.busy.is_some()) {
             return Some(format!("client {} waits: {:?}", client.number, client.busy));
+        }
+        if let Some(connection) = self.connections.iter().find(|c| c.is_waiting()) {
+            return Some(connection.show());
         }
         let open: usize = self.open_requests.iter().map(BTreeMap::len).sum();
         let views = self.views();
@@ -189,7 +194,8 @@ impl Cluster {
     fn read_everything(&mut self, deadline: Time) -> Result<(), String> {
         for key in 0..self.workload.keys.len() {
             self.clients[0].patience = 10 * SEC;
-            self.begin_operation(0, key, Op::Get);
+            let read = self.workload.keys[key].read();
+            self.begin_operation(0, key, read);
             self.wake(0, self.schedule.now());
             while self.clients[0].busy.is_some() {
                 let next = self.schedule.now() + MS;

@@ -6,19 +6,22 @@
 //!
 //! In reading order: [`cluster`] is the loop, [`stores`] and [`requests`] what goes on in it, [`node`]
 //! one machine, [`nemesis`] the trouble and
-//! [`faults`] how much of it, [`client`] and [`workload`] those who are served, [`admin`] the
-//! reshaping of ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
+//! [`faults`] how much of it, [`client`], [`connection`] and [`workload`] those who are served,
+//! [`door`] and [`streams`] how connections reach stores, [`admin`] the reshaping of ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
 //! the end, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
 //! are run and failing ones reduced.
 //!
 //! Left out on purpose: threads, sockets, RocksDB. They are tested with real processes.
 
 pub mod admin;
+pub mod bugs;
 pub mod checker;
 pub mod checks;
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod connection;
+pub mod door;
 pub mod ending;
 pub mod faults;
 pub mod history;
@@ -32,4 +35,6 @@ pub mod run;
 pub mod schedule;
 pub mod snapshots;
 pub mod stores;
+pub mod streams;
+pub mod walks;
 pub mod workload;

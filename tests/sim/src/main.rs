@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use clap::Parser;
+use rangekv_sim::bugs::plant;
 use rangekv_sim::faults::Class;
 use rangekv_sim::run::{reduce, run, Report, Run};
 use std::process::ExitCode;
@@ -66,30 +67,6 @@ impl Args {
     }
 }
 
-/// Switches a planted bug on in this thread.
-#[cfg(feature = "planted-bugs")]
-fn plant(bug: &Option<String>) -> Result<(), String> {
-    use rangekv_store::bugs::{set, Bug};
-    let Some(name) = bug else { return Ok(()) };
-    let bug = Bug::ALL
-        .into_iter()
-        .find(|b| b.name() == name)
-        .ok_or_else(|| {
-            let names: Vec<&str> = Bug::ALL.iter().map(|b| b.name()).collect();
-            format!("no bug {name:?}; there are {}", names.join(", "))
-        })?;
-    set(Some(bug));
-    Ok(())
-}
-
-#[cfg(not(feature = "planted-bugs"))]
-fn plant(bug: &Option<String>) -> Result<(), String> {
-    match bug {
-        None => Ok(()),
-        Some(_) => Err("this build has no planted bugs: build with --features planted-bugs".into()),
-    }
-}
-
 fn describe(run: &Run, report: &Report) -> String {
     let classes: Vec<&str> = run.faults().classes.iter().map(|c| c.name()).collect();
     format!(
@@ -108,7 +85,7 @@ fn describe(run: &Run, report: &Report) -> String {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    if let Err(why) = plant(&args.bug) {
+    if let Err(why) = plant(args.bug.as_deref()) {
         eprintln!("{why}");
         return ExitCode::from(2);
     }
@@ -158,7 +135,7 @@ fn many(args: &Args) -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..args.jobs.max(1) {
             scope.spawn(|| {
-                plant(&args.bug).expect("checked at the start");
+                plant(args.bug.as_deref()).expect("checked at the start");
                 while !stop.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {

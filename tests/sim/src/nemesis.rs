@@ -160,6 +160,7 @@ impl Cluster {
                     .random_range(-self.faults.wall_jump_ms..=self.faults.wall_jump_ms);
                 trace!(self, "n{node}: the wall clock jumps by {by} ms");
                 self.nodes[node].clock.jump_wall(by);
+                self.note_clocks();
             }
             Trouble::SlowDisk => {
                 let node = self.any_node();
@@ -184,6 +185,7 @@ impl Cluster {
                     .keys
                     .iter()
                     .map(|k| k.record.clone())
+                    .chain(self.workload.keeps.iter().map(|(_, record)| record.clone()))
                     .collect();
                 let led = self.led();
                 let command = self.admin.split(&led, &keys);
@@ -372,6 +374,11 @@ impl Cluster {
         if let Some(process) = self.nodes[node].process.as_mut() {
             process.paused_until = process.paused_until.max(until);
             self.counts.pauses += 1;
+            for connection in &mut self.connections {
+                if connection.node == node {
+                    connection.is_held_up(until);
+                }
+            }
             trace!(self, "n{node} is stopped until {:.3}", until as f64 / 1e9);
         }
     }

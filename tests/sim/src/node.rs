@@ -5,6 +5,7 @@
 //! in virtual time: while a sync is in progress, what arrives waits.
 
 use crate::clock::Clock;
+use crate::door::Front;
 use crate::log::{DiskFailure, Mirror, ObservedLog, SharedMirror};
 use crate::random::{stream_of, Fnv};
 use crate::schedule::Time;
@@ -13,6 +14,7 @@ use rand::Rng;
 use rangekv_model::redis::RedisModel;
 use rangekv_pd::state::PlacementModel;
 use rangekv_proto::{EvaluatorId, RangeId, ReplySink, Response, StoreId};
+use rangekv_router::session::Config as DoorConfig;
 use rangekv_store::config::Config;
 use rangekv_store::engine::mem::MemEngine;
 use rangekv_store::event::{Event, Now, Outbox};
@@ -67,6 +69,10 @@ pub struct Process {
     pub round_at: Option<Time>,
     /// Reads between their two steps.
     reads: BTreeMap<u64, PendingRead>,
+    /// Where connections end.
+    pub front: Front,
+    /// Somebody misses a route.
+    pub route_wanted: bool,
 }
 
 /// See the module's documentation.
@@ -93,6 +99,7 @@ pub struct Node {
     pub flushing: bool,
     seed: u64,
     tuning: Tuning,
+    door: DoorConfig,
 }
 
 /// What running a part of the store came to.
@@ -115,7 +122,14 @@ fn guarded<T>(f: impl FnOnce() -> T) -> Ran<T> {
 
 impl Node {
     /// An empty machine, switched off.
-    pub fn new(seed: u64, store: StoreId, clock: Clock, sync_mean: Time, tuning: Tuning) -> Node {
+    pub fn new(
+        seed: u64,
+        store: StoreId,
+        clock: Clock,
+        sync_mean: Time,
+        tuning: Tuning,
+        door: DoorConfig,
+    ) -> Node {
         Node {
             store,
             clock,
@@ -129,6 +143,7 @@ impl Node {
             flushing: false,
             seed,
             tuning,
+            door,
         }
     }
 
@@ -188,6 +203,7 @@ impl Node {
         )
         .map_err(|e| format!("store {} can't start: {e}", self.store))?;
         let reader = LocalReader::new(shared.clone(), self.engine.clone(), evaluators);
+        let front = Front::new(self.store, reader.clone(), shared.clone(), self.door);
         self.process = Some(Process {
             worker,
             reader,
@@ -198,6 +214,8 @@ impl Node {
             paused_until: 0,
             round_at: None,
             reads: BTreeMap::new(),
+            front,
+            route_wanted: false,
         });
         Ok(())
     }

@@ -8,6 +8,17 @@ use crate::schedule::{Time, MS};
 use rand::Rng;
 use rangekv_proto::{Body, Request, RequestError, Response, StoreId};
 
+/// Whether a request has no effect.
+pub(crate) fn is_read_only(request: &Request) -> bool {
+    matches!(
+        request.body,
+        Body::Command {
+            read_only: true,
+            ..
+        }
+    )
+}
+
 impl Cluster {
     pub(crate) fn token(&mut self) -> u64 {
         self.next_token += 1;
@@ -64,13 +75,7 @@ impl Cluster {
             );
             return;
         };
-        let read_only = matches!(
-            request.body,
-            Body::Command {
-                read_only: true,
-                ..
-            }
-        );
+        let read_only = is_read_only(&request);
         self.open_requests[node].insert(token, (caller, read_only));
         if read_only && self.rng.random_bool(0.8) && process.begin_read(clock, token, &request) {
             let delay = match self.rng.random_range(0..100) {
@@ -127,6 +132,21 @@ impl Cluster {
                 "node {node} answered request {token} twice, or without being asked: {response:?}"
             ));
         };
+        if let Caller::Door(call) = caller {
+            let delay = match call.stream {
+                0 => self.rng.random_range(500..20_000),
+                _ => 20_000 + exponential(&mut self.rng, 200_000),
+            };
+            self.schedule.after(
+                delay,
+                Event::Response {
+                    caller,
+                    token,
+                    response,
+                },
+            );
+            return Ok(());
+        }
         if self.rng.random_bool(self.client_loss()) {
             return Ok(());
         }
@@ -149,6 +169,24 @@ impl Cluster {
         response: Response,
     ) -> Result<(), String> {
         let now = self.schedule.now();
+        if let Caller::Door(call) = caller {
+            match self.comes_back(call, token) {
+                Some(true) => {}
+                Some(false) => return Ok(()),
+                None => {
+                    let again = self.rng.random_range(10 * MS..400 * MS);
+                    self.schedule.after(
+                        again,
+                        Event::Response {
+                            caller,
+                            token,
+                            response,
+                        },
+                    );
+                    return Ok(());
+                }
+            }
+        }
         let mut hash = Fnv::default();
         match &response {
             Ok(reply) => hash.write(reply),
@@ -168,6 +206,7 @@ impl Cluster {
                 self.admin_heard(token, response);
                 Ok(())
             }
+            Caller::Door(call) => self.answered(call, response),
         }
     }
 
@@ -180,6 +219,7 @@ impl Cluster {
             }
             let number = self.clients[client].number;
             let (key, op) = self.workload.next(self.clients[client].rng(), number);
+            self.replace_spent(key);
             self.begin_operation(client, key, op);
         }
         if self.rng.random_bool(0.2) || !self.knows_route(client) {
@@ -197,13 +237,23 @@ impl Cluster {
         self.schedule.at(time, Event::Client { client, wake });
     }
 
+    /// Sees to it that what has a long or doubtful history is left alone from now on.
+    pub(crate) fn replace_spent(&mut self, key: usize) {
+        if self.history.is_spent(&self.workload.keys[key].name) {
+            let fresh = self.workload.replace(key).names();
+            self.walk_names.extend(fresh);
+        }
+    }
+
     pub(crate) fn begin_operation(&mut self, client: usize, key: usize, op: crate::history::Op) {
         let now = self.schedule.now();
         let key = &self.workload.keys[key];
         let (name, record) = (key.name.clone(), key.record.clone());
         let number = self.clients[client].number;
         self.position += 1;
-        let id = self.history.begin(number, &name, op.clone(), self.position);
+        let id = self
+            .history
+            .begin(number, &name, op.clone(), self.position, now);
         trace!(
             self,
             "client {client} begins {op:?} {}",
@@ -274,7 +324,7 @@ impl Cluster {
                     }
                 };
                 if outcome != Outcome::Unknown {
-                    self.history.end(&id, outcome);
+                    self.history.end(&id, outcome, self.schedule.now());
                 }
                 let pause = exponential(&mut self.rng, self.workload.think_mean);
                 let next = self.schedule.now() + pause;

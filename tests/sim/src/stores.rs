@@ -1,7 +1,7 @@
 //! Stores at work: rounds, syncs, frames between them, their starts and ends.
 
 use crate::checks::check_departure;
-use crate::cluster::{trace, Cluster, Event};
+use crate::cluster::{trace, Caller, Cluster, Event};
 use crate::nemesis::Trouble;
 use crate::net::Fate;
 use crate::node::{Process, Ran};
@@ -24,8 +24,10 @@ impl Cluster {
             "n{node} starts, incarnation {}",
             self.nodes[node].incarnation
         );
-        self.note(3, node, self.nodes[node].incarnation);
+        let incarnation = self.nodes[node].incarnation;
+        self.note(3, node, incarnation);
         self.arm(node);
+        self.look(node, incarnation);
         Ok(())
     }
 
@@ -254,7 +256,13 @@ impl Cluster {
         );
         self.note(6, node, (lost.0 as u64) << 32 | lost.1 as u64);
         self.checks.crashed(node);
+        self.end_connections(node);
+        self.break_streams_of(node);
         for (token, (caller, read_only)) in std::mem::take(&mut self.open_requests[node]) {
+            // Its stream broke.
+            if matches!(caller, Caller::Door(_)) {
+                continue;
+            }
             if self.rng.random_bool(0.7) {
                 let why = "the connection broke".to_string();
                 let error = match read_only {

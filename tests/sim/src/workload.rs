@@ -1,8 +1,9 @@
 //! What clients ask for: a few contended keys, each of one kind, with unique values.
 
-use crate::history::Op;
+use crate::history::{pair, Op};
 use crate::random::{log_uniform, stream};
 use crate::schedule::{Time, MS};
+use crate::walks::KEPT;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::Rng;
@@ -19,7 +20,23 @@ pub enum Kind {
     Counter,
     /// Appended to.
     Append,
+    /// Exchanged, taken away, and appended to.
+    Chain,
+    /// Written for a time.
+    Expiring,
+    /// Two keys of one slot, always written and read together.
+    Pair,
 }
+
+const KINDS: [Kind; 7] = [
+    Kind::Register,
+    Kind::Cas,
+    Kind::Counter,
+    Kind::Append,
+    Kind::Chain,
+    Kind::Expiring,
+    Kind::Pair,
+];
 
 /// A key of the workload.
 #[derive(Clone, Debug)]
@@ -32,12 +49,50 @@ pub struct Key {
     pub kind: Kind,
 }
 
+impl Key {
+    fn new(kind: Kind, number: &str) -> Key {
+        let name = Bytes::from(match kind {
+            Kind::Pair => format!("{{pair-{number}}}"),
+            _ => format!("key-{number}"),
+        });
+        let mut key = Key {
+            record: Bytes::new(),
+            name,
+            kind,
+        };
+        key.record = record_key(0, &key.names()[0]);
+        key
+    }
+
+    /// The keys of the keyspace that it stands for.
+    pub fn names(&self) -> Vec<Bytes> {
+        match self.kind {
+            Kind::Pair => pair(&self.name).to_vec(),
+            _ => vec![self.name.clone()],
+        }
+    }
+
+    /// What reads it.
+    pub fn read(&self) -> Op {
+        match self.kind {
+            Kind::Pair => Op::PairGet,
+            _ => Op::Get,
+        }
+    }
+}
+
 /// See the module's documentation.
 pub struct Workload {
     /// All keys.
     pub keys: Vec<Key>,
-    /// Number of clients.
+    /// Those in use: the others have a history that is hard to judge, and are left as they are.
+    current: Vec<usize>,
+    /// Keys that connections write once and leave for ever, with their records.
+    pub keeps: Vec<(Bytes, Bytes)>,
+    /// Number of clients that speak to stores themselves; at least one.
     pub clients: usize,
+    /// Number of clients that go through front doors.
+    pub connections: usize,
     /// Mean pause of a client between two operations.
     pub think_mean: Time,
     read_share: f64,
@@ -51,22 +106,34 @@ impl Workload {
     pub fn draw(seed: u64) -> Workload {
         let mut rng = stream(seed, "workload");
         let count = rng.random_range(2..10);
-        let only = rng.random_bool(0.3).then(|| rng.random_range(0..4));
-        let kinds = [Kind::Register, Kind::Cas, Kind::Counter, Kind::Append];
-        let keys = (0..count)
+        let only = rng
+            .random_bool(0.3)
+            .then(|| rng.random_range(0..KINDS.len()));
+        let keys: Vec<Key> = (0..count)
             .map(|n| {
-                let name = Bytes::from(format!("key-{n}-{}", rng.random_range(0..1000)));
-                let kind = kinds[only.unwrap_or_else(|| rng.random_range(0..4))];
-                Key {
-                    record: record_key(0, &name),
-                    name,
-                    kind,
-                }
+                let kind = KINDS[only.unwrap_or_else(|| rng.random_range(0..KINDS.len()))];
+                Key::new(kind, &format!("{n}-{}", rng.random_range(0..1000)))
             })
             .collect();
+        let keeps = match rng.random_range(0..3) {
+            0 => 0,
+            _ => log_uniform(&mut rng, 3, 120),
+        };
+        let keeps = (0..keeps).map(|n| {
+            let name = Bytes::from(format!("{KEPT}{n}"));
+            let record = record_key(0, &name);
+            (name, record)
+        });
+        let connections = match rng.random_range(0..6) {
+            0 => 0,
+            _ => rng.random_range(1..6),
+        };
         Workload {
+            current: (0..keys.len()).collect(),
             keys,
-            clients: rng.random_range(3..9),
+            keeps: keeps.collect(),
+            clients: rng.random_range(1..9 - connections.min(6)),
+            connections,
             think_mean: log_uniform(&mut rng, MS, 40 * MS),
             read_share: match rng.random_range(0..4) {
                 // Where writes are rare, what is read depends on single ones.
@@ -82,19 +149,35 @@ impl Workload {
         }
     }
 
+    /// Keys that operations still go to.
+    pub fn current(&self) -> impl Iterator<Item = &Key> {
+        self.current.iter().map(|i| &self.keys[*i])
+    }
+
+    /// Another key takes the place of `key`; it.
+    pub fn replace(&mut self, key: usize) -> &Key {
+        let Key { kind, name, .. } = &self.keys[key];
+        let fresh = Key::new(*kind, &format!("{}-{}", self.keys.len(), name.len()));
+        if let Some(place) = self.current.iter_mut().find(|i| **i == key) {
+            *place = self.keys.len();
+        }
+        self.keys.push(fresh);
+        &self.keys[self.keys.len() - 1]
+    }
+
     /// The next operation of a client: a key and what to do to it.
     pub fn next(&mut self, rng: &mut SmallRng, client: u32) -> (usize, Op) {
-        let i = if rng.random_bool(self.hot_share) {
+        let i = self.current[if rng.random_bool(self.hot_share) {
             0
         } else {
-            rng.random_range(0..self.keys.len())
-        };
+            rng.random_range(0..self.current.len())
+        }];
         self.written += 1;
         let n = self.written;
         let kind = self.keys[i].kind;
         // An append needs its end to be told from what follows, and the checker knows of `;`.
         let value = match kind {
-            Kind::Append => Bytes::from(format!("{client}.{n};")),
+            Kind::Append | Kind::Chain => Bytes::from(format!("{client}.{n};")),
             _ => Bytes::from(format!("{client}.{n}v")),
         };
         let read = rng.random_bool(self.read_share);
@@ -122,6 +205,31 @@ impl Workload {
                 _ => Op::Get,
             },
             Kind::Append => Op::Append(value),
+            Kind::Chain if read => Op::Get,
+            Kind::Chain => match rng.random_range(0..8) {
+                0 => Op::GetDel,
+                1 => Op::GetSet(value),
+                2 => Op::OldGetSet(value),
+                _ => Op::Append(value),
+            },
+            Kind::Expiring => {
+                // As long as what happens meanwhile; elections take seconds.
+                let ms = log_uniform(rng, 20, 5_000);
+                match rng.random_range(0..10) {
+                    _ if read => match rng.random_range(0..5) {
+                        0 => Op::PTtl,
+                        _ => Op::Get,
+                    },
+                    0..=3 => Op::SetPx(value, ms),
+                    4 | 5 => Op::SetNxPxGet(value, ms),
+                    6 => Op::GetEx(ms),
+                    7 => Op::PExpire(ms),
+                    8 => Op::Set(value),
+                    _ => Op::GetDel,
+                }
+            }
+            Kind::Pair if read => Op::PairGet,
+            Kind::Pair => Op::PairSet(value),
         };
         (i, op)
     }
@@ -135,7 +243,7 @@ mod tests {
     fn values_are_unique_and_all_operations_occur() {
         let mut values = std::collections::BTreeSet::new();
         let mut kinds = std::collections::BTreeSet::new();
-        for seed in 0..20 {
+        for seed in 0..40 {
             let mut workload = Workload::draw(seed);
             let mut rng = stream(seed, "client");
             values.clear();
@@ -143,13 +251,11 @@ mod tests {
                 let (_, op) = workload.next(&mut rng, 3);
                 let text = format!("{op:?}");
                 kinds.insert(text.split('(').next().unwrap_or_default().to_string());
-                if let Op::Set(v) | Op::GetSet(v) | Op::SetNx(v) | Op::SetNxGet(v) | Op::Append(v) =
-                    op
-                {
+                if let Some(v) = op.value() {
                     assert!(values.insert(v.clone()), "{v:?} twice");
                 }
             }
         }
-        assert_eq!(kinds.len(), 11, "{kinds:?}");
+        assert_eq!(kinds.len(), 19, "{kinds:?}");
     }
 }

@@ -15,6 +15,7 @@
 //! - Of pending unknown operations that do the same, only the oldest is tried.
 //! - Values are unique, so most states never recur. Such a state may only be left when all
 //!   operations that saw it are linearized ([`Model::witnesses`]).
+//! - The operations of one client are linearized in their order, also those that overlap.
 //! - A write that nobody saw may as well have been overwritten at once ([`Model::unseen`]).
 
 use crate::random::Hashed;
@@ -28,6 +29,9 @@ pub struct Interval {
     pub call: u64,
     /// Position of the return; `None` = outcome unknown, open for ever.
     pub end: Option<u64>,
+    /// An earlier operation of the same client, still open when this one was called, before
+    /// which this one can't take effect. Both return.
+    pub after: Option<usize>,
 }
 
 /// A sequential object, and the operations that a history holds, by their position in it.
@@ -45,11 +49,17 @@ pub trait Model {
     /// Whether two operations of unknown outcome have the same effect in every state.
     fn same_effect(&self, a: usize, b: usize) -> bool;
 
+    /// Whether who saw `from` can't have seen `to`.
+    fn leaves(&self, from: &Self::State, to: &Self::State) -> bool {
+        from != to
+    }
+
     /// Operations whose replies show that they found the object in `state`; only for states
     /// that, once left, never come back.
     fn witnesses(&self, state: &Self::State) -> &[usize];
 
-    /// Whether the reply of `op` shows that it changed nothing, wherever it took place.
+    /// Whether `op`, at a moment when it changes nothing, may as well take place then, wherever
+    /// it did: as if its reply shows that it changed nothing.
     fn changed_nothing(&self, op: usize) -> bool;
 
     /// Whether `op` is a write that overwrites whatever it finds, and says nothing about it.
@@ -253,13 +263,14 @@ impl<M: Model> Search<'_, M> {
                 if self.steps > self.budget {
                     return None;
                 }
-                let Some(state) = self.model.step(&configuration.state, candidate) else {
+                let before = &configuration.state;
+                let Some(state) = self.model.step(before, candidate) else {
                     continue;
                 };
                 let unknown = self.history[candidate].end.is_none();
                 if self.foresight && !self.model.plausible(&state)
-                    || unknown && state == configuration.state
-                    || state != configuration.state
+                    || unknown && state == *before
+                    || self.model.leaves(before, &state)
                         && self.is_still_wanted(&configuration, candidate)
                 {
                     continue;
@@ -272,12 +283,19 @@ impl<M: Model> Search<'_, M> {
                     next.must = with(&next.must, candidate);
                 }
                 if self.model.overwrites(candidate) {
-                    self.hide_unseen(&mut next);
+                    self.hide_unseen(&mut next, candidate);
                 }
                 self.visit(next, op, &mut seen, &mut after, &mut stack);
             }
         }
         Some(after)
+    }
+
+    /// Whether what `op` must come after is linearized in `c`.
+    fn may_come_next(&self, c: &Configuration<M::State>, op: usize) -> bool {
+        self.history[op]
+            .after
+            .is_none_or(|first| self.returned[first] || c.must.binary_search(&first).is_ok())
     }
 
     /// Whether the pending operation at `i` may come next in `c`.
@@ -287,7 +305,7 @@ impl<M: Model> Search<'_, M> {
             return false;
         }
         if self.history[candidate].end.is_some() {
-            return true;
+            return self.may_come_next(c, candidate);
         }
         if self.model.unseen(candidate) {
             return false;
@@ -312,10 +330,14 @@ impl<M: Model> Search<'_, M> {
             .any(|w| *w != next && !self.returned[*w] && c.must.binary_search(w).is_err())
     }
 
-    /// Linearizes pending writes that nobody saw just before the write that led to `c`.
-    fn hide_unseen(&self, c: &mut Configuration<M::State>) {
+    /// Linearizes pending writes that nobody saw just before `write`, which led to `c`.
+    fn hide_unseen(&self, c: &mut Configuration<M::State>, write: usize) {
         for &p in &self.pending {
-            if self.history[p].end.is_some() && self.model.unseen(p) {
+            if self.history[p].end.is_some()
+                && self.model.unseen(p)
+                && self.history[p].after != Some(write)
+                && self.may_come_next(c, p)
+            {
                 if let Err(at) = c.must.binary_search(&p) {
                     c.must.insert(at, p);
                 }
@@ -333,7 +355,10 @@ impl<M: Model> Search<'_, M> {
         stack: &mut Vec<Configuration<M::State>>,
     ) {
         for &p in &self.pending {
-            if self.model.changed_nothing(p) && c.must.binary_search(&p).is_err() {
+            if self.model.changed_nothing(p)
+                && c.must.binary_search(&p).is_err()
+                && self.may_come_next(&c, p)
+            {
                 self.steps += 1;
                 if self.model.step(&c.state, p).as_ref() == Some(&c.state) {
                     c.must = with(&c.must, p);

@@ -1,23 +1,30 @@
 //! The judge: is a history linearizable?
 //!
 //! Linearizability is local (Herlihy and Wing, 1990), so each key is judged alone, by
-//! [`jit::linearize`] over the Redis string of [`model`].
+//! [`jit::linearize`] over the Redis string of [`model`], or, if it expires, of [`expiry`].
 //!
 //! Invariant: `Verdict::Linearizable` is a proof. When the budget runs out the answer is
 //! [`Verdict::Undecided`], which a run counts as a failure of its own.
 
+pub mod expiry;
 pub mod jit;
 pub mod model;
 
 pub use jit::Verdict;
 
+use crate::clock::WallBounds;
 use crate::history::{History, Outcome, Record};
 use bytes::Bytes;
+use expiry::ExpiryModel;
 use jit::{linearize, Interval};
 use model::StringModel;
+use std::collections::BTreeMap;
 
-/// Configurations that one key may cost. Histories of the simulation need some thousands.
+/// Configurations that one key may cost, besides [`BUDGET_PER_OPERATION`]. Histories of the
+/// simulation need some thousands.
 pub const BUDGET: u64 = 5_000_000;
+/// And for each operation on it.
+pub const BUDGET_PER_OPERATION: u64 = 200;
 
 /// A key whose history is not (known to be) linearizable.
 #[derive(Debug)]
@@ -30,24 +37,33 @@ pub struct Failure {
     pub undecided: bool,
 }
 
-/// Judges one key.
-pub fn check_key(records: &[Record], budget: u64) -> Verdict {
-    let (model, intervals, _) = prepare(records);
-    linearize(&model, &intervals, budget)
+/// Judges one key of machines whose clocks show what `clocks` says.
+pub fn check_key(records: &[Record], clocks: &WallBounds, budget: u64) -> Verdict {
+    let (kept, intervals) = prepare(records);
+    let kept = kept.iter().map(|i| &records[*i]);
+    if records.iter().any(|r| ExpiryModel::concerns(&r.op)) {
+        return linearize(&ExpiryModel::new(kept, clocks), &intervals, budget);
+    }
+    let operations: Vec<_> = kept
+        .map(|record| match &record.outcome {
+            Outcome::Replied { reply, .. } => (&record.op, Some(reply)),
+            _ => (&record.op, None),
+        })
+        .collect();
+    linearize(&StringModel::new(&operations), &intervals, budget)
 }
 
 /// Judges all keys; an empty list means that the whole history is linearizable.
 pub fn check(history: &History, budget: u64) -> Vec<Failure> {
     let mut failures = Vec::new();
     for (key, records) in history.keys() {
-        let (model, intervals, origin) = prepare(records);
-        let verdict = linearize(&model, &intervals, budget);
-        let (undecided, around, states) = match verdict {
+        let budget = budget + BUDGET_PER_OPERATION * records.len() as u64;
+        let (undecided, around, states) = match check_key(records, &history.clocks, budget) {
             Verdict::Linearizable { .. } => continue,
             Verdict::Undecided { at } => (true, at, Vec::new()),
             Verdict::Violation { at, states } => (false, at, states),
         };
-        let culprit = origin[around];
+        let culprit = prepare(records).0[around];
         failures.push(Failure {
             key: key.clone(),
             description: describe(records, culprit, &states, undecided),
@@ -58,25 +74,29 @@ pub fn check(history: &History, budget: u64) -> Vec<Failure> {
 }
 
 /// Drops what can't matter: operations that were not executed, and reads without a reply.
-/// The last vector maps an operation to its record.
-fn prepare(records: &[Record]) -> (StringModel, Vec<Interval>, Vec<usize>) {
-    let mut intervals = Vec::new();
-    let mut origin = Vec::new();
+/// What is left, by its position among `records`, and when it was.
+fn prepare(records: &[Record]) -> (Vec<usize>, Vec<Interval>) {
+    let mut intervals: Vec<Interval> = Vec::new();
     let mut kept = Vec::new();
+    // The last operation of each client that has a reply.
+    let mut last: BTreeMap<u32, usize> = BTreeMap::new();
     for (i, record) in records.iter().enumerate() {
-        let (end, reply) = match &record.outcome {
-            Outcome::Replied { at, reply } => (Some(*at), Some(reply)),
-            Outcome::Unknown if !record.op.is_read_only() => (None, None),
+        let end = match &record.outcome {
+            Outcome::Replied { at, .. } => Some(*at),
+            Outcome::Unknown if !record.op.is_read_only() => None,
             Outcome::Unknown | Outcome::NotExecuted => continue,
         };
+        let this = intervals.len();
+        let before = end.and_then(|_| last.insert(record.client, this));
+        let overlaps = |first: &usize| intervals[*first].end.is_some_and(|e| e > record.call);
         intervals.push(Interval {
             call: record.call,
             end,
+            after: before.filter(overlaps),
         });
-        kept.push((&record.op, reply));
-        origin.push(i);
+        kept.push(i);
     }
-    (StringModel::new(&kept), intervals, origin)
+    (kept, intervals)
 }
 
 /// The operation that fits nowhere, what the key could have held, and its neighbourhood.

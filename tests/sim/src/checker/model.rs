@@ -153,6 +153,10 @@ enum Observed {
     Int(i64),
     Value(Value),
     Error,
+    /// Two values that should be one and are not.
+    Half,
+    /// Something.
+    Any,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -177,10 +181,16 @@ pub struct StringModel {
     /// length. Every value the key ever holds is a prefix of it or begins with it.
     longest: Option<Hashed<u64, Digest>>,
     longest_length: u64,
+    /// The greatest length that any reply shows; what is longer was made by unknown appends that
+    /// nobody saw.
+    length_max: u64,
     /// By state: who saw it. Only of states that never recur.
     witnesses: Hashed<Value, Vec<usize>>,
     /// Writes that nobody saw.
     unseen: Vec<bool>,
+    /// If replies show whole texts or nothing: all texts that were read, and how they began.
+    /// An append of unknown outcome that leads to no such text may as well not have been.
+    beginnings: Option<BTreeSet<Digest>>,
 }
 
 impl StringModel {
@@ -190,15 +200,31 @@ impl StringModel {
             .iter()
             .map(|(op, reply)| (action(op), reply.map(observed)))
             .collect();
+        let beginnings = beginnings(history);
+        if beginnings.is_some() {
+            forget_lengths(&mut ops);
+        }
         forget_unseen(&mut ops);
         let (longest, longest_length) = longest_read(history);
+        let lengths = history.iter().filter_map(|(_, reply)| match reply {
+            Some(Reply::Int(n)) => Some(*n as u64),
+            _ => None,
+        });
+        let length_max = lengths.fold(longest_length, u64::max);
         let witnesses = witnesses(history, &ops);
         // If all writes are plain SETs and all reads say what was there (never merely whether
         // something was), a value that was not read leaves no trace.
-        let only_values = history
-            .iter()
-            .all(|(op, _)| matches!(op, Op::Get | Op::Set(_) | Op::GetSet(_)))
-            && have_unique_values(history);
+        let only_values = history.iter().all(|(op, _)| {
+            matches!(
+                op,
+                Op::Get
+                    | Op::Set(_)
+                    | Op::GetSet(_)
+                    | Op::OldGetSet(_)
+                    | Op::PairSet(_)
+                    | Op::PairGet
+            )
+        }) && have_unique_values(history);
         let unseen = ops
             .iter()
             .map(|(action, reply)| match (action, reply) {
@@ -212,8 +238,53 @@ impl StringModel {
             ops,
             longest,
             longest_length,
+            length_max,
             witnesses,
             unseen,
+            beginnings,
+        }
+    }
+}
+
+/// Unknown appends beyond which lengths are not looked at.
+const UNKNOWN_MAX: usize = 4;
+
+/// The texts that were read, and all their beginnings, if there are many appends of unknown
+/// outcome, other writes, and no reply but that of an append says less than the whole text.
+fn beginnings(history: &[(&Op, Option<&Reply>)]) -> Option<BTreeSet<Digest>> {
+    let whole = |op: &Op| {
+        matches!(
+            op,
+            Op::Get | Op::GetSet(_) | Op::OldGetSet(_) | Op::GetDel | Op::Append(_)
+        )
+    };
+    let only_appends = |op: &Op| matches!(op, Op::Get | Op::Append(_));
+    let unknown =
+        |(op, reply): &&(&Op, Option<&Reply>)| matches!(op, Op::Append(_)) && reply.is_none();
+    if !history.iter().all(|(op, _)| whole(op))
+        || history.iter().all(|(op, _)| only_appends(op))
+        || history.iter().filter(unknown).count() <= UNKNOWN_MAX
+    {
+        return None;
+    }
+    let mut beginnings = BTreeSet::new();
+    for (_, reply) in history {
+        if let Some(Reply::Bulk(text)) = reply {
+            let mut digest = Digest::EMPTY;
+            for byte in text {
+                digest.push(*byte);
+                beginnings.insert(digest);
+            }
+        }
+    }
+    Some(beginnings)
+}
+
+/// Replies of appends say no more than that there was one.
+fn forget_lengths(ops: &mut [(Action, Option<Observed>)]) {
+    for (action, reply) in ops {
+        if let (Action::Append(_), Some(Observed::Int(_))) = (action, &reply) {
+            *reply = Some(Observed::Any);
         }
     }
 }
@@ -276,12 +347,11 @@ fn longest_read(history: &[(&Op, Option<&Reply>)]) -> (Option<Hashed<u64, Digest
 fn have_unique_values(history: &[(&Op, Option<&Reply>)]) -> bool {
     let mut values = BTreeSet::new();
     let appends = history.iter().any(|(op, _)| matches!(op, Op::Append(_)));
-    history.iter().all(|(op, _)| match op {
-        Op::Set(v) | Op::GetSet(v) | Op::SetNx(v) | Op::SetNxGet(v) | Op::Append(v) => {
+    history.iter().all(|(op, _)| {
+        op.value().is_none_or(|v| {
             let is_piece = v.iter().position(|b| *b == b';') == Some(v.len().wrapping_sub(1));
             values.insert(v) && (!appends || is_piece)
-        }
-        _ => true,
+        })
     })
 }
 
@@ -324,7 +394,12 @@ fn action(op: &Op) -> Action {
         Op::Strlen => Action::Strlen,
         Op::Exists => Action::Exists,
         Op::Set(v) => Action::Set(Value::of(v)),
-        Op::GetSet(v) => Action::GetSet(Value::of(v)),
+        Op::GetSet(v) | Op::OldGetSet(v) => Action::GetSet(Value::of(v)),
+        Op::PairSet(v) => Action::Set(Value::of(v)),
+        Op::PairGet => Action::Get,
+        Op::SetPx(..) | Op::SetNxPxGet(..) | Op::GetEx(_) | Op::PExpire(_) | Op::PTtl => {
+            unreachable!("keys with operations that concern expiry have a model of their own")
+        }
         Op::SetNx(v) => Action::SetNx(Value::of(v)),
         Op::SetNxGet(v) => Action::SetNxGet(Value::of(v)),
         Op::Del => Action::Del,
@@ -348,6 +423,12 @@ fn observed(reply: &Reply) -> Observed {
         Reply::Int(n) => Observed::Int(*n),
         Reply::Bulk(text) => Observed::Value(Value::of(text)),
         Reply::Error(_) => Observed::Error,
+        Reply::Array(both) => match &both[..] {
+            [None, None] => Observed::Value(Value::Absent),
+            [Some(a), Some(b)] if a == b => Observed::Value(Value::of(a)),
+            _ => Observed::Half,
+        },
+        Reply::Any => Observed::Any,
     }
 }
 
@@ -394,7 +475,14 @@ impl Model for StringModel {
     fn step(&self, state: &Value, op: usize) -> Option<Value> {
         let (action, wanted) = &self.ops[op];
         let (reply, next) = apply(action, *state);
-        wanted.is_none_or(|wanted| wanted == reply).then_some(next)
+        if let (Action::Append(_), None, Some(read)) = (action, wanted, &self.beginnings) {
+            if !matches!(next, Value::Text(text) if read.contains(&text)) {
+                return None;
+            }
+        }
+        wanted
+            .is_none_or(|wanted| wanted == reply || wanted == Observed::Any)
+            .then_some(next)
     }
 
     fn same_effect(&self, a: usize, b: usize) -> bool {
@@ -437,6 +525,9 @@ impl Model for StringModel {
         let (Some(prefixes), Value::Text(digest)) = (&self.longest, state) else {
             return true;
         };
-        digest.length > self.longest_length || prefixes.get(&digest.length) == Some(digest)
+        match digest.length > self.longest_length {
+            true => digest.length <= self.length_max,
+            false => prefixes.get(&digest.length) == Some(digest),
+        }
     }
 }

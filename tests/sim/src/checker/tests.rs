@@ -16,24 +16,36 @@ fn text(text: &str) -> Bytes {
 
 fn op(call: u64, end: u64, op: Op, reply: Reply) -> Record {
     Record {
-        client: 0,
+        client: call as u32,
         op,
         call,
+        called_at: 0,
         outcome: Outcome::Replied { at: end, reply },
+        ended_at: 0,
     }
 }
 
 fn unknown(call: u64, op: Op) -> Record {
     Record {
-        client: 0,
+        client: call as u32,
         op,
         call,
+        called_at: 0,
         outcome: Outcome::Unknown,
+        ended_at: 0,
     }
 }
 
+fn of_client(client: u32, record: Record) -> Record {
+    Record { client, ..record }
+}
+
+fn both(a: &str, b: &str) -> Reply {
+    Reply::Array(vec![Some(text(a)), Some(text(b))])
+}
+
 fn is_linearizable(records: &[Record]) -> bool {
-    match check_key(records, BUDGET) {
+    match check_key(records, &WallBounds::default(), BUDGET) {
         Verdict::Linearizable { .. } => true,
         Verdict::Violation { .. } => false,
         Verdict::Undecided { at } => panic!("undecided at {at}"),
@@ -68,6 +80,12 @@ fn redis(op: &Op, old: Option<&str>) -> (Reply, Option<String>) {
             let new = keep.unwrap_or_default() + std::str::from_utf8(v).unwrap();
             (Reply::Int(new.len() as i64), Some(new))
         }
+        Op::PairSet(v) => (Reply::Ok, value(v)),
+        Op::PairGet => {
+            let text = old.map(text);
+            (Reply::Array(vec![text.clone(), text]), keep)
+        }
+        other => unreachable!("{other:?} is not drawn"),
     }
 }
 
@@ -84,7 +102,13 @@ fn oracle(records: &[Record]) -> bool {
         }
         (0..records.len()).filter(|i| open(*i)).any(|i| {
             let blocked = (0..records.len()).any(|j| {
-                j != i && open(j) && ends(&records[j]).is_some_and(|e| e < records[i].call)
+                let comes_first = |e: u64| {
+                    e < records[i].call
+                        || j < i
+                            && records[j].client == records[i].client
+                            && ends(&records[i]).is_some()
+                };
+                j != i && open(j) && ends(&records[j]).is_some_and(comes_first)
             });
             if blocked {
                 return false;
@@ -119,13 +143,18 @@ fn true_history(
     mut draw: impl FnMut(&mut SmallRng, usize) -> Op,
 ) -> Vec<Record> {
     let mut free_at = vec![0u64; clients];
+    // Of each client: the last call, the last point, and the ends of what is open, and before.
+    let mut last = vec![(0u64, 0u64, [0u64; 3]); clients];
+    let window = rng.random_range(1..=3);
     let mut steps = Vec::new();
     for n in 0..length {
         let client = (0..clients).min_by_key(|c| (free_at[*c], *c)).unwrap();
-        let call = free_at[client] + rng.random_range(1..20);
-        let point = call + rng.random_range(1..100);
-        let end = point + rng.random_range(1..100);
-        free_at[client] = end;
+        let (last_call, last_point, [_, b, c]) = last[client];
+        let call = free_at[client].max(last_call) + rng.random_range(1..20);
+        let point = call.max(last_point) + rng.random_range(1..100);
+        let end = point.max(c) + rng.random_range(1..100);
+        last[client] = (call, point, [b, c, end]);
+        free_at[client] = [end, c, b][window - 1];
         steps.push((point, call, end, client, draw(rng, n)));
     }
     steps.sort_by_key(|s| (s.0, s.1));
@@ -150,20 +179,26 @@ fn true_history(
             client: client as u32,
             op,
             call: call * 64,
+            called_at: 0,
             outcome,
+            ended_at: 0,
         });
     }
     // As a run does: a read of each key when all is over.
-    let over = free_at.iter().max().unwrap() * 64 + 100;
+    // In the order in which they were begun, as a run notes them.
+    records.sort_by_key(|r: &Record| r.call);
+    let over = last.iter().map(|l| l.2[2]).max().unwrap() * 64 + 100;
     let reply = redis(&Op::Get, state.as_deref()).0;
     records.push(Record {
         client: clients as u32,
         op: Op::Get,
         call: over,
+        called_at: 0,
         outcome: Outcome::Replied {
             at: over + 1,
             reply,
         },
+        ended_at: 0,
     });
     records
 }
@@ -392,7 +427,9 @@ fn planted_anomalies_are_found() {
                     client: 1,
                     op: set("a"),
                     call: 1,
+                    called_at: 0,
                     outcome: Outcome::NotExecuted,
+                    ended_at: 0,
                 },
                 op(2, 3, Op::Get, bulk("a")),
             ],
@@ -401,9 +438,48 @@ fn planted_anomalies_are_found() {
                     client: 1,
                     op: set("a"),
                     call: 1,
+                    called_at: 0,
                     outcome: Outcome::NotExecuted,
+                    ended_at: 0,
                 },
                 op(2, 3, Op::Get, Reply::Nil),
+            ],
+        ),
+        (
+            "a pipelined read that overtook the connection's own write",
+            vec![
+                of_client(7, op(1, 10, set("a"), Reply::Ok)),
+                of_client(7, op(2, 11, Op::Get, Reply::Nil)),
+            ],
+            vec![
+                of_client(7, op(1, 10, set("a"), Reply::Ok)),
+                of_client(8, op(2, 11, Op::Get, Reply::Nil)),
+            ],
+        ),
+        (
+            "pipelined writes in the wrong order",
+            vec![
+                of_client(7, op(1, 10, set("a"), Reply::Ok)),
+                of_client(7, op(2, 11, set("b"), Reply::Ok)),
+                op(12, 13, Op::Get, bulk("a")),
+            ],
+            vec![
+                of_client(7, op(1, 10, set("a"), Reply::Ok)),
+                of_client(7, op(2, 11, set("b"), Reply::Ok)),
+                op(12, 13, Op::Get, bulk("b")),
+            ],
+        ),
+        (
+            "half of a pair",
+            vec![
+                op(1, 2, Op::PairSet(text("a")), Reply::Ok),
+                op(3, 10, Op::PairSet(text("b")), Reply::Ok),
+                op(4, 5, Op::PairGet, both("b", "a")),
+            ],
+            vec![
+                op(1, 2, Op::PairSet(text("a")), Reply::Ok),
+                op(3, 10, Op::PairSet(text("b")), Reply::Ok),
+                op(4, 5, Op::PairGet, both("b", "b")),
             ],
         ),
         (
@@ -524,14 +600,14 @@ fn the_budget_yields_undecided() {
     // No value is ever read, so nothing but the budget bounds the orders of appends.
     records.push(op(100, 101, Op::Strlen, Reply::Int(41)));
     assert!(matches!(
-        check_key(&records, 10_000),
+        check_key(&records, &WallBounds::default(), 10_000),
         Verdict::Undecided { .. }
     ));
     let mut history = History::default();
     for r in &records {
-        let id = history.begin(0, &text("k"), r.op.clone(), r.call);
+        let id = history.begin(0, &text("k"), r.op.clone(), r.call, 0);
         if r.outcome != Outcome::Unknown {
-            history.end(&id, r.outcome.clone());
+            history.end(&id, r.outcome.clone(), 0);
         }
     }
     let failures = check(&history, 10_000);
@@ -547,8 +623,8 @@ fn a_report_names_the_operation_that_fits_nowhere() {
         (3, 4, Op::Set(text("b")), Reply::Ok),
         (5, 6, Op::Get, bulk("a")),
     ] {
-        let id = history.begin(9, &text("k"), o, call);
-        history.end(&id, Outcome::Replied { at: end, reply });
+        let id = history.begin(9, &text("k"), o, call, 0);
+        history.end(&id, Outcome::Replied { at: end, reply }, 0);
     }
     let failures = check(&history, BUDGET);
     assert_eq!(failures.len(), 1);
@@ -575,7 +651,7 @@ fn long_histories_cost_little() {
             // All operations mixed on one key leave too many traces of an unknown one open.
             let length = if name == "everything" { 1_500 } else { 10_000 };
             let records = true_history(&mut rng, length, 8, unknown_share, draw);
-            let verdict = check_key(&records, 50_000_000);
+            let verdict = check_key(&records, &WallBounds::default(), 50_000_000);
             let Verdict::Linearizable { configurations } = verdict else {
                 panic!("{name} with {unknown_share} unknown: {verdict:?}")
             };

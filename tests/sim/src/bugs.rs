@@ -1,0 +1,32 @@
+//! The planted bugs of all crates, by name. There are none without the feature `planted-bugs`.
+
+/// Names of the bugs of this build.
+pub fn names() -> Vec<&'static str> {
+    #[cfg(feature = "planted-bugs")]
+    {
+        let store = rangekv_store::bugs::Bug::ALL.iter().map(|b| b.name());
+        let router = rangekv_router::bugs::Bug::ALL.iter().map(|b| b.name());
+        store.chain(router).collect()
+    }
+    #[cfg(not(feature = "planted-bugs"))]
+    Vec::new()
+}
+
+/// Switches one bug on for this thread, or all off. The error says which there are.
+pub fn plant(name: Option<&str>) -> Result<(), String> {
+    if name.is_some_and(|name| !names().contains(&name)) {
+        return Err(match names().is_empty() {
+            true => "this build has no planted bugs: build with --features planted-bugs".into(),
+            false => format!("there is no such bug; there are {}", names().join(", ")),
+        });
+    }
+    #[cfg(feature = "planted-bugs")]
+    {
+        use rangekv_router::bugs as router;
+        use rangekv_store::bugs as store;
+        let called = |bug: &str| name == Some(bug);
+        store::set(store::Bug::ALL.into_iter().find(|b| called(b.name())));
+        router::set(router::Bug::ALL.into_iter().find(|b| called(b.name())));
+    }
+    Ok(())
+}

@@ -65,8 +65,13 @@ impl Admin {
     }
 
     fn allocate(&mut self) -> u64 {
-        self.next_id += 1;
-        self.next_id
+        self.allocate_many(1)
+    }
+
+    /// The first of `count` ids.
+    pub fn allocate_many(&mut self, count: u64) -> u64 {
+        self.next_id += count;
+        self.next_id + 1 - count
     }
 
     /// A split at or near one of `keys`.

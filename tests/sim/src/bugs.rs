@@ -1,12 +1,32 @@
 //! The planted bugs of all crates, by name. There are none without the feature `planted-bugs`.
 
+/// Bugs of what the simulation does in the product's place.
+#[cfg(feature = "planted-bugs")]
+const OWN: [&str; 1] = ["deposed_placement_leader"];
+
+#[cfg(feature = "planted-bugs")]
+thread_local! {
+    static PLANTED: std::cell::Cell<Option<&'static str>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether a bug of the simulation's own is on.
+pub(crate) fn is_planted(name: &str) -> bool {
+    #[cfg(feature = "planted-bugs")]
+    return PLANTED.with(|planted| planted.get()) == Some(name);
+    #[cfg(not(feature = "planted-bugs"))]
+    return {
+        let _ = name;
+        false
+    };
+}
+
 /// Names of the bugs of this build.
 pub fn names() -> Vec<&'static str> {
     #[cfg(feature = "planted-bugs")]
     {
         let store = rangekv_store::bugs::Bug::ALL.iter().map(|b| b.name());
         let router = rangekv_router::bugs::Bug::ALL.iter().map(|b| b.name());
-        store.chain(router).collect()
+        store.chain(router).chain(OWN).collect()
     }
     #[cfg(not(feature = "planted-bugs"))]
     Vec::new()
@@ -24,6 +44,7 @@ pub fn plant(name: Option<&str>) -> Result<(), String> {
     {
         use rangekv_router::bugs as router;
         use rangekv_store::bugs as store;
+        PLANTED.with(|p| p.set(OWN.into_iter().find(|own| name == Some(own))));
         let called = |bug: &str| name == Some(bug);
         store::set(store::Bug::ALL.into_iter().find(|b| called(b.name())));
         router::set(router::Bug::ALL.into_iter().find(|b| called(b.name())));

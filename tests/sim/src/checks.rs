@@ -16,7 +16,7 @@ use crate::log::{EntryHash, Mirror};
 use crate::schedule::Time;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
-use rangekv_proto::{RangeId, ReplicaId, INITIAL_INDEX};
+use rangekv_proto::{RangeId, ReplicaId, INITIAL_INDEX, PLACEMENT_RANGE};
 use rangekv_store::event::Now;
 use rangekv_store::meta::Merging;
 use rangekv_store::shared::StoreShared;
@@ -53,6 +53,8 @@ struct AppliedLog {
 #[derive(Default)]
 pub struct Checks {
     leaders: BTreeMap<(RangeId, u64), ReplicaId>,
+    /// The placement driver's terms, and when each was seen to begin.
+    placement_terms: BTreeMap<u64, Time>,
     applied: BTreeMap<RangeId, AppliedLog>,
     seen: Vec<BTreeMap<RangeId, Seen>>,
     leases: Vec<Vec<Lease>>,
@@ -133,6 +135,9 @@ impl Checks {
             }
             if is.is_leader {
                 self.check_leader(group)?;
+                if group.range == PLACEMENT_RANGE {
+                    self.placement_terms.entry(group.term).or_insert(now);
+                }
             }
             // What was applied before this process began was compared then.
             let before = was.map_or(is.applied, |was| was.applied);
@@ -142,6 +147,13 @@ impl Checks {
             self.seen[node].retain(|range, _| groups.iter().any(|g| g.range == *range));
         }
         self.check_leases(node, now, groups, clock, shared)
+    }
+
+    /// The term after `term` in which the placement driver got another leader, and when.
+    pub fn succeeded(&self, range: RangeId, term: u64) -> Option<(u64, Time)> {
+        assert_eq!(range, PLACEMENT_RANGE, "no other range's terms are kept");
+        let mut later = self.placement_terms.range(term + 1..);
+        later.next().map(|(term, at)| (*term, *at))
     }
 
     fn check_leader(&mut self, group: &GroupView) -> Result<(), String> {

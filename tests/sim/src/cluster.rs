@@ -16,6 +16,7 @@ use crate::faults::{Class, Faults};
 use crate::history::History;
 use crate::net::Net;
 use crate::node::{Node, Tuning};
+use crate::placement::NO_CONNECTION;
 use crate::random::{stream, stream_of, Fnv};
 use crate::schedule::{Schedule, Time, MS};
 use crate::snapshots::Transfers;
@@ -38,6 +39,19 @@ pub(crate) enum Caller {
     Client(usize),
     Admin,
     Door(DoorCall),
+    /// A store's own: what its placement driver ordered, or reads; with the store's incarnation.
+    Order(usize, u64),
+}
+
+impl Caller {
+    /// Whether it asks time and again, as long as it runs.
+    pub(crate) fn is_a_store(&self) -> bool {
+        match self {
+            Caller::Door(call) => call.connection == NO_CONNECTION,
+            Caller::Order(..) => true,
+            Caller::Client(_) | Caller::Admin => false,
+        }
+    }
 }
 
 /// What can happen.
@@ -143,6 +157,10 @@ pub struct Counts {
     pub woken: u64,
     /// Walks over all ranges that were completed.
     pub walks: u64,
+    /// Heartbeats answered by the placement driver.
+    pub heartbeats: u64,
+    /// Its orders, as they were given to replicas.
+    pub orders: u64,
 }
 
 /// See the module's documentation.
@@ -164,6 +182,10 @@ pub struct Cluster {
     pub(crate) walk_names: BTreeSet<Bytes>,
     pub(crate) workload: Workload,
     pub(crate) admin: Admin,
+    /// Ids that range 1 has given out.
+    pub(crate) ids_given: BTreeSet<u64>,
+    /// The store that is to be emptied.
+    pub(crate) draining: Option<StoreId>,
     /// Admin requests on their way, by token, and what they are.
     pub(crate) admin_open: BTreeMap<u64, crate::nemesis::Trouble>,
     pub(crate) history: History,
@@ -185,6 +207,8 @@ pub struct Cluster {
     hash: Fnv,
     trace: bool,
     pub(crate) changed: Vec<Changed>,
+    /// Heartbeats that have arrived and are to be answered: node, token, and what it says.
+    pub(crate) heartbeats_due: Vec<(usize, u64, Bytes)>,
 }
 
 /// Prints a line if tracing is on.
@@ -240,6 +264,8 @@ impl Cluster {
             clients,
             workload,
             admin: Admin::new(stream(seed, "admin"), FIRST_ALLOCATED_ID),
+            ids_given: BTreeSet::new(),
+            draining: None,
             admin_open: BTreeMap::new(),
             history: History::default(),
             transfers: Transfers::default(),
@@ -254,6 +280,7 @@ impl Cluster {
             hash: Fnv::default(),
             trace,
             changed: Vec::new(),
+            heartbeats_due: Vec::new(),
             rng: stream(seed, "happenings"),
             faults,
         };
@@ -261,6 +288,9 @@ impl Cluster {
             cluster.add_node();
         }
         cluster.bootstrap(&mut rng)?;
+        if cluster.has_placement() {
+            cluster.begin_placement();
+        }
         cluster.begin_trouble();
         for client in 0..cluster.clients.len() {
             let pause = rng.random_range(0..500 * MS);
@@ -339,6 +369,11 @@ impl Cluster {
             self.counts.events += 1;
             self.position += 1;
             self.happen(event)?;
+            for (node, token, heartbeat) in std::mem::take(&mut self.heartbeats_due) {
+                if self.nodes[node].process.is_some() {
+                    self.heartbeat(node, token, heartbeat)?;
+                }
+            }
         }
         Ok(())
     }

@@ -5,6 +5,7 @@
 //! the stream between the two ([`crate::streams`]).
 
 use crate::cluster::{trace, Caller, Cluster, Event};
+use crate::placement::NO_CONNECTION;
 use crate::schedule::{Time, MS};
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -216,7 +217,7 @@ impl Cluster {
 
     fn send_for_session(&mut self, connection: usize, store: StoreId, request: Request, own: u64) {
         let c = &self.connections[connection];
-        let mut call = DoorCall {
+        let call = DoorCall {
             node: c.node,
             connection,
             generation: c.generation,
@@ -232,12 +233,14 @@ impl Cluster {
             request.version,
             request.term
         );
+        self.send_from(call, store, request);
+    }
+
+    /// Sends a store's request to a store: into its own mailbox, or onto a stream.
+    pub(crate) fn send_from(&mut self, mut call: DoorCall, store: StoreId, request: Request) {
         if store == self.nodes[call.node].store {
             let token = self.token();
-            let read_only = crate::requests::is_read_only(&request);
-            self.open_requests[call.node].insert(token, (Caller::Door(call), read_only));
-            self.nodes[call.node].process().request(request, token);
-            return self.arm(call.node);
+            return self.arrive(call.node, Caller::Door(call), token, request);
         }
         match self.node_of(store) {
             Some(at) => {
@@ -269,6 +272,9 @@ impl Cluster {
 
     /// A session hears an answer.
     pub(crate) fn answered(&mut self, call: DoorCall, response: Response) -> Result<(), String> {
+        if call.connection == NO_CONNECTION {
+            return self.placement_hears(call, response);
+        }
         let c = &self.connections[call.connection];
         if c.generation != call.generation {
             return Ok(());
@@ -291,11 +297,18 @@ impl Cluster {
         };
         let front = &mut process.front;
         let generation = front.gateway.shared.routes_generation();
-        if front.routes_generation != Some(generation) {
+        let changed = front.routes_generation != Some(generation);
+        if changed {
             front.routes_generation = Some(generation);
             front.cache.apply_routes(front.gateway.shared.routes());
         }
-        if std::mem::take(&mut process.route_wanted) {
+        let wanted = std::mem::take(&mut process.route_wanted);
+        if self.has_placement() {
+            if wanted || changed {
+                self.nodes[node].process().placement.changed();
+            }
+            self.look_at_placement(node);
+        } else if wanted {
             self.fetch_routes(node);
         }
         self.schedule.after(LOOK, Event::Look { node, incarnation });

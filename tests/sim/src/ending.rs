@@ -7,7 +7,7 @@ use crate::history::Outcome;
 use crate::nemesis::Trouble;
 use crate::schedule::{Time, MS, SEC};
 use rangekv_model::eval::View;
-use rangekv_proto::{RangeDescriptor, RangeId};
+use rangekv_proto::{RangeDescriptor, RangeId, ReplicaRole};
 use rangekv_store::meta;
 use rangekv_store::worker::GroupView;
 use std::collections::BTreeMap;
@@ -15,6 +15,9 @@ use std::ops::ControlFlow;
 
 /// How long a healed cluster may take until all its ranges serve and all replicas are equal.
 const WELL_WITHIN: Time = 60 * SEC;
+/// A placement driver with nothing under way for so long has nothing left to do: its rounds come
+/// every second, and leaders that have moved may move again after as long.
+const QUIET: Time = 5 * SEC;
 /// Clients go on for this long after the healing.
 const CLIENTS_GO_ON: Time = 1_500 * MS;
 /// How often the state of the cluster is looked at, and repaired.
@@ -25,6 +28,7 @@ impl Cluster {
     pub fn run(&mut self) -> Result<(), String> {
         self.run_until(self.faults.duration)?;
         self.heal()?;
+        self.set_all_again();
         let healed_at = self.schedule.now();
         self.schedule.after(LOOK_EVERY, Event::Ending);
         self.run_until(healed_at + CLIENTS_GO_ON)?;
@@ -63,26 +67,38 @@ impl Cluster {
 
     /// What the placement driver does for a cluster at rest.
     pub(crate) fn repair(&mut self) {
+        self.schedule.after(LOOK_EVERY, Event::Ending);
+        if self.has_placement() {
+            return;
+        }
         let (led, stores) = (self.led(), self.lasting_stores());
         for command in self.admin.repair(&led, &stores) {
             self.ask(Some(command), Trouble::Repair);
         }
-        self.schedule.after(LOOK_EVERY, Event::Ending);
     }
 
     fn run_until_well(&mut self, deadline: Time) -> Result<(), String> {
+        let mut well_since = None;
         loop {
             let next = self.schedule.now() + LOOK_EVERY;
             self.run_until(next)?;
             match self.ailment() {
+                // A cluster with a placement driver must also stay as it is.
+                None if self.has_placement() => {
+                    let since = *well_since.get_or_insert(next);
+                    if next >= since + QUIET {
+                        return Ok(());
+                    }
+                }
                 None => return Ok(()),
                 Some(ailment) if next >= deadline => {
                     return Err(format!(
-                        "not well {} s after all was healed: {ailment}",
-                        WELL_WITHIN / SEC
+                        "not well {} s after all was healed: {ailment}{}",
+                        WELL_WITHIN / SEC,
+                        self.placement_reasons()
                     ));
                 }
-                Some(_) => {}
+                Some(_) => well_since = None,
             }
         }
     }
@@ -110,7 +126,8 @@ impl Cluster {
         if let Some(connection) = self.connections.iter().find(|c| c.is_waiting()) {
             return Some(connection.show());
         }
-        let open: usize = self.open_requests.iter().map(BTreeMap::len).sum();
+        let open = self.open_requests.iter().flat_map(BTreeMap::values);
+        let open = open.filter(|(caller, _)| !caller.is_a_store()).count();
         let views = self.views();
         let mut leaders: BTreeMap<RangeId, &GroupView> = BTreeMap::new();
         for group in views
@@ -134,6 +151,9 @@ impl Cluster {
                     .any(|r| self.node_of(r.store).is_none_or(|n| self.nodes[n].wiped))
             {
                 return Some(format!("range {} is not repaired: {:?}", d.id, d.replicas));
+            }
+            if let Some(ailment) = self.misplaced(d) {
+                return Some(ailment);
             }
             ranges.push(d);
         }
@@ -187,7 +207,29 @@ impl Cluster {
                 }
             }
         }
-        (open > 0).then(|| format!("{open} requests were never answered"))
+        if open > 0 {
+            return Some(format!("{open} requests were never answered"));
+        }
+        self.placement_unrest()
+    }
+
+    /// How a range's replicas are not as the placement driver should have them.
+    fn misplaced(&self, d: &RangeDescriptor) -> Option<String> {
+        if !self.has_placement() {
+            return None;
+        }
+        let usable = self.lasting_stores();
+        let usable = usable.iter().filter(|s| Some(**s) != self.draining);
+        let wanted = usable.count().min(3);
+        let voters = d.replicas.iter().filter(|r| r.role == ReplicaRole::Voter);
+        if voters.count() != d.replicas.len() || d.replicas.len() != wanted {
+            return Some(format!(
+                "range {} has {:?}, not {wanted} voters",
+                d.id, d.replicas
+            ));
+        }
+        let drained = self.draining.filter(|s| d.replica_on(*s).is_some());
+        drained.map(|store| format!("range {} is still on store {store}", d.id))
     }
 
     /// A read of each key; its client does nothing else.

@@ -77,6 +77,10 @@ classes! {
     SmallLogs = "small-logs",
     /// A store loses its disk for ever; a new one takes its place.
     Wipe = "wipe",
+    /// The placement driver is at work.
+    Placement = "placement",
+    /// It is told to empty a store, and to use it again.
+    Drain = "drain",
     /// Neighbouring ranges merge.
     Merge = "merge",
     /// All clients pause for a while, and groups are soon idle enough to quiesce.
@@ -175,6 +179,8 @@ pub struct Faults {
     pub transfer_every: Time,
     /// Mean time between membership changes.
     pub membership_every: Time,
+    /// Mean time between stores that are to be emptied, or used again.
+    pub drain_every: Time,
     /// Whether logs are short.
     pub small_logs: bool,
     /// When a store is lost; 0 = never.
@@ -206,6 +212,7 @@ impl Faults {
                     // They overshadow the others, or end what could be found.
                     Class::CrashAll | Class::DiskFull | Class::Wipe => density / 2.5,
                     Class::Amnesia | Class::Deafen => 0.3,
+                    Class::Placement => 0.5,
                     // What it can break needs many of the others.
                     Class::Merge => 0.7,
                     _ => density,
@@ -279,6 +286,10 @@ impl Faults {
                 true => time(100 * MS, SEC),
                 false => time(100 * MS, 10 * SEC),
             },
+            drain_every: every(
+                on(Class::Drain) && on(Class::Placement),
+                time(2 * SEC, 8 * SEC),
+            ),
             classes,
         }
     }

@@ -7,7 +7,8 @@
 //! In reading order: [`cluster`] is the loop, [`stores`] and [`requests`] what goes on in it, [`node`]
 //! one machine, [`nemesis`] the trouble and
 //! [`faults`] how much of it, [`client`], [`connection`] and [`workload`] those who are served,
-//! [`door`] and [`streams`] how connections reach stores, [`admin`] the reshaping of ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
+//! [`door`] and [`streams`] how connections reach stores, [`placement`] the placement
+//! driver, [`admin`] another hand that reshapes ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
 //! the end, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
 //! are run and failing ones reduced.
 //!
@@ -29,6 +30,7 @@ pub mod log;
 pub mod nemesis;
 pub mod net;
 pub mod node;
+pub mod placement;
 pub mod random;
 pub mod requests;
 pub mod run;

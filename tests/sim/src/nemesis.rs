@@ -59,6 +59,8 @@ pub enum Trouble {
     Membership,
     /// Lets all clients pause.
     Lull,
+    /// Has a store emptied, or used again.
+    Drain,
     /// Loses a store for ever; an empty one joins.
     Wipe,
     /// What was asked for to make all well again.
@@ -84,6 +86,7 @@ impl Cluster {
             Trouble::Transfer,
             Trouble::Membership,
             Trouble::Lull,
+            Trouble::Drain,
         ];
         for trouble in all {
             self.come_again(trouble);
@@ -112,6 +115,7 @@ impl Cluster {
             Trouble::Transfer => f.transfer_every,
             Trouble::Membership => f.membership_every,
             Trouble::Lull => f.lull_every,
+            Trouble::Drain => f.drain_every,
             _ => 0,
         }
     }
@@ -234,6 +238,7 @@ impl Cluster {
                 self.lull_until = self.schedule.now() + time;
                 trace!(self, "a lull of {} ms", time / MS);
             }
+            Trouble::Drain => self.drain(),
             Trouble::Wipe => self.wipe()?,
             Trouble::Restart(_) | Trouble::Repair => {}
         }
@@ -483,6 +488,13 @@ impl Cluster {
 
     fn wipe(&mut self) -> Result<(), String> {
         let node = self.any_node();
+        // Who is lost before it has registered is waited for: it counts as a member of a new
+        // cluster that is on its way.
+        let process = self.nodes[node].process.as_ref();
+        if self.has_placement() && process.is_none_or(|p| !p.placement.is_registered()) {
+            self.schedule.after(300 * MS, Event::Trouble(Trouble::Wipe));
+            return Ok(());
+        }
         trace!(self, "n{node} is lost for ever");
         self.crash_node(node, true);
         self.nodes[node].wiped = true;

@@ -7,6 +7,7 @@
 use crate::clock::Clock;
 use crate::door::Front;
 use crate::log::{DiskFailure, Mirror, ObservedLog, SharedMirror};
+use crate::placement::Placement;
 use crate::random::{stream_of, Fnv};
 use crate::schedule::Time;
 use rand::rngs::SmallRng;
@@ -73,6 +74,8 @@ pub struct Process {
     pub front: Front,
     /// Somebody misses a route.
     pub route_wanted: bool,
+    /// Its part of the placement driver.
+    pub placement: Placement,
 }
 
 /// See the module's documentation.
@@ -216,6 +219,7 @@ impl Node {
             reads: BTreeMap::new(),
             front,
             route_wanted: false,
+            placement: Placement::new(self.store),
         });
         Ok(())
     }

@@ -15,7 +15,7 @@ pub(crate) fn is_read_only(request: &Request) -> bool {
         Body::Command {
             read_only: true,
             ..
-        }
+        } | Body::Heartbeat(_)
     )
 }
 
@@ -120,6 +120,18 @@ impl Cluster {
         }
     }
 
+    /// A store's request is in a store's mailbox.
+    pub(crate) fn arrive(&mut self, node: usize, caller: Caller, token: u64, request: Request) {
+        let read_only = is_read_only(&request);
+        self.open_requests[node].insert(token, (caller, read_only));
+        if let Body::Heartbeat(heartbeat) = request.body {
+            self.heartbeats_due.push((node, token, heartbeat));
+            return;
+        }
+        self.nodes[node].process().request(request, token);
+        self.arm(node);
+    }
+
     /// A store has answered.
     pub(crate) fn respond(
         &mut self,
@@ -132,6 +144,13 @@ impl Cluster {
                 "node {node} answered request {token} twice, or without being asked: {response:?}"
             ));
         };
+        if let Caller::Order(of, incarnation) = caller {
+            // It is the worker's, to another thread of its own process.
+            if self.running(of, incarnation).is_some() && !self.state_read(of, token, &response)? {
+                self.order_answered(of, token, response);
+            }
+            return Ok(());
+        }
         if let Caller::Door(call) = caller {
             let delay = match call.stream {
                 0 => self.rng.random_range(500..20_000),
@@ -207,6 +226,7 @@ impl Cluster {
                 Ok(())
             }
             Caller::Door(call) => self.answered(call, response),
+            Caller::Order(..) => unreachable!("answered at once"),
         }
     }
 

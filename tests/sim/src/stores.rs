@@ -259,8 +259,8 @@ impl Cluster {
         self.end_connections(node);
         self.break_streams_of(node);
         for (token, (caller, read_only)) in std::mem::take(&mut self.open_requests[node]) {
-            // Its stream broke.
-            if matches!(caller, Caller::Door(_)) {
+            // Its stream broke, or it was the process's own.
+            if matches!(caller, Caller::Door(_) | Caller::Order(..)) {
                 continue;
             }
             if self.rng.random_bool(0.7) {

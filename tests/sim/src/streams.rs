@@ -93,11 +93,9 @@ impl Cluster {
             let delay = exponential(&mut self.rng, 200_000);
             self.turn_after(delay, from, to, id);
         }
-        for ((token, request), (call, read_only)) in arrived.into_iter().zip(calls) {
-            self.open_requests[to].insert(token, (Caller::Door(call), read_only));
-            self.nodes[to].process().request(request, token);
+        for ((token, request), (call, _)) in arrived.into_iter().zip(calls) {
+            self.arrive(to, Caller::Door(call), token, request);
         }
-        self.arm(to);
     }
 
     /// Whether the answer under `token` reaches who asked; `None` = not yet.

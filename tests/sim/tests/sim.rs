@@ -93,6 +93,12 @@ fn three_hundred_seeds() {
         ("groups quiesced", sum(|r| r.counts.quiesced), 500),
         ("replicas woken", sum(|r| r.counts.woken), 500),
         ("walks over all ranges", sum(|r| r.counts.walks), 2_000),
+        (
+            "heartbeats that the placement driver answered",
+            sum(|r| r.counts.heartbeats),
+            50_000,
+        ),
+        ("its orders", sum(|r| r.counts.orders), 1_000),
     ] {
         println!("{count:9} {what}");
         assert!(count >= least, "{count} {what}, expected at least {least}");

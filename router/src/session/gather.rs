@@ -192,7 +192,10 @@ impl Gather {
         }
         Some(match self.failed.take() {
             // To say that nothing was written would be false.
-            Some(error) if self.took_effect && error.starts_with(b"-CLUSTERDOWN") => {
+            Some(error)
+                if self.took_effect
+                    && (error.starts_with(b"-CLUSTERDOWN") || error.starts_with(b"-TRYAGAIN")) =>
+            {
                 reply::error("UNKNOWN outcome unknown: it took effect on some of the keys only")
             }
             Some(error) => error,

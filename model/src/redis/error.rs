@@ -124,6 +124,12 @@ pub enum CommandError {
     /// A key lies outside the range that was asked: a defect of the sender.
     #[error("ERR a key of this command lies outside the range it was sent to")]
     OutsideRange,
+    /// A key that a pattern of `SORT` names lies in another range.
+    #[error(
+        "CROSSSLOT a pattern of SORT names keys in other ranges; use a {{hash tag}} in key and \
+         pattern"
+    )]
+    PatternOutsideRange,
     /// The bytes of a command could not be decoded: a defect of the sender.
     #[error("ERR malformed command: {0}")]
     Malformed(#[from] super::codec::CodecError),

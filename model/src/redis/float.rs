@@ -25,13 +25,30 @@ pub(crate) fn parse(text: &[u8]) -> Option<f64> {
 /// Reads a bound of a score range: as `strtod` does, which skips spaces before the number, takes
 /// nothing at all for 0, and stops at a zero byte.
 pub(crate) fn parse_bound(text: &[u8]) -> Option<f64> {
-    let text = text.split(|&b| b == 0).next().unwrap_or_default();
+    let text = c_string(text);
     if text.is_empty() {
         return Some(0.0);
     }
+    read(skip_spaces(text)).filter(|value| !value.is_nan())
+}
+
+/// Reads what `SORT` sorts by: a score which may follow spaces and ends at a zero byte, and
+/// nothing at all for 0.
+pub(crate) fn parse_padded(text: &[u8]) -> Option<f64> {
+    match c_string(text) {
+        [] => Some(0.0),
+        text => parse(skip_spaces(text)),
+    }
+}
+
+/// What C sees of a string: nothing from a zero byte on.
+pub(crate) fn c_string(text: &[u8]) -> &[u8] {
+    text.split(|&b| b == 0).next().unwrap_or_default()
+}
+
+fn skip_spaces(text: &[u8]) -> &[u8] {
     let spaces = |b: &&u8| matches!(b, b' ' | b'\t'..=b'\r');
-    let text = &text[text.iter().take_while(spaces).count()..];
-    read(text).filter(|value| !value.is_nan())
+    &text[text.iter().take_while(spaces).count()..]
 }
 
 fn read(text: &[u8]) -> Option<f64> {

@@ -34,7 +34,8 @@ fn open(call: &mut Call<'_, '_>) -> Result<Option<Collection>, CommandError> {
     call.open(&key, Kind::List)
 }
 
-fn add(call: &mut Call<'_, '_>, list: &mut Collection, left: bool, value: &[u8]) {
+/// Adds an element to an end.
+pub(crate) fn add(call: &mut Call<'_, '_>, list: &mut Collection, left: bool, value: &[u8]) {
     position::push(call, list, left, Bytes::copy_from_slice(value));
     let large = list.len() > SMALL_ENTRIES_MAX || value.len() > SMALL_BYTES_MAX;
     list.grow_if(large);

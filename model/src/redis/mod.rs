@@ -50,6 +50,7 @@ mod scan;
 mod set;
 mod set_algebra;
 mod set_options;
+mod sort;
 pub mod spec;
 pub mod string;
 mod string_edit;
@@ -92,7 +93,10 @@ impl Evaluator for RedisModel {
         let outcome = dispatch(&mut call);
         if call.outside {
             call.txn.clear();
-            return CommandError::OutsideRange.to_reply();
+            return match call.name {
+                "sort" | "sort_ro" => CommandError::PatternOutsideRange.to_reply(),
+                _ => CommandError::OutsideRange.to_reply(),
+            };
         }
         let (records, bytes) = call.txn.size();
         if records > WRITTEN_RECORDS_FREE && bytes > WRITTEN_BYTES_MAX {
@@ -164,6 +168,7 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         "pexpiretime" => expire::ttl(call, Milliseconds, true),
         "persist" => expire::persist(call),
         "object" => object::evaluate(call),
+        "sort" | "sort_ro" => sort::evaluate(call),
         _ => match spec.group {
             Group::Hash => dispatch_hash(call),
             Group::List => dispatch_list(call),

@@ -229,9 +229,12 @@ pub fn keys(spec: &Spec, args: &[Bytes]) -> impl Iterator<Item = usize> {
             at + 1..(at + 1 + count).min(args.len())
         }
     };
-    (first..end)
-        .step_by(usize::from(spec.key_step).max(1))
-        .chain(counted)
+    let stored = match spec.name {
+        "sort" => super::sort::destination_at(args),
+        _ => None,
+    };
+    let fixed = (first..end).step_by(usize::from(spec.key_step).max(1));
+    fixed.chain(counted).chain(stored)
 }
 
 /// The record keys that the leader will read or write for a command on database `db`: by
@@ -409,6 +412,8 @@ static TABLE: &[Spec] = &[
     row("smembers", 2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers all members of a set.")),
     row("smismember", -3, READ_FAST, ONE, SingleRange, (Set, "6.2.0", "Answers which of several members a set has.")),
     row("smove", 4, WRITE_FAST, TWO, SingleRange, (Set, "1.0.0", "Moves a member from a set to another.")),
+    row("sort", -2, GROW.and(Flags::MOVABLE_KEYS), ONE, SingleRange, (Generic, "1.0.0", "Answers or stores the elements of a list, set or sorted set in another order.")),
+    row("sort_ro", -2, READ.and(Flags::MOVABLE_KEYS), ONE, SingleRange, (Generic, "7.0.0", "Answers the elements of a list, set or sorted set in another order.")),
     row("spop", -2, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes and answers random members.")),
     row("srandmember", -2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers random members.")),
     row("srem", -3, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes members of a set.")),
@@ -523,6 +528,7 @@ mod tests {
             ("zunion 2 a b weights 1 2", &[2, 3]),
             ("zunion 9 a b", &[2, 3]),
             ("zunion x a b", &[]),
+            ("sort k by w* store d", &[1, 5]),
             ("zunionstore d 2 a b", &[1, 3, 4]),
         ] {
             let args: Vec<Bytes> = command.split(' ').map(Bytes::from).collect();

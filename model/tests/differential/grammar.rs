@@ -87,6 +87,10 @@ const KEYS: Commands = &[
     ("RENAMENX", "kk"),
     ("COPY", "kkc*"),
     ("OBJECT", "ek"),
+    ("SORT", "T"),
+    ("SORT", "TG*"),
+    ("SORT", "TG*"),
+    ("SORT_RO", "TG*"),
 ];
 
 const HASHES: Commands = &[
@@ -612,6 +616,32 @@ fn argument(rng: &mut Rng, kind: char, words: &mut Vec<Bytes>) {
             key(rng, kind)
         }
         'k' | 'H' | 'E' | 'Z' | 'X' | 'I' | 'B' | 'Q' => key(rng, kind),
+        'T' => {
+            let kind = char::from(b"IIEX"[rng.below(4)]);
+            key(rng, kind)
+        }
+        'G' => match rng.below(7) {
+            0 => option(rng, &["ASC", "DESC", "DESC"]),
+            1 | 2 => option(rng, &["ALPHA"]),
+            3 => {
+                words.push(option(rng, &["LIMIT"]));
+                argument(rng, 'n', words);
+                text(rng.pick(INDEXES))
+            }
+            4 => {
+                words.push(option(rng, &["BY"]));
+                text(rng.pick(&["*", "h*->a", "*->a", "nosort", "h2->*", "#"]))
+            }
+            5 => {
+                words.push(option(rng, &["GET"]));
+                text(rng.pick(&["*", "#", "h*->b", "x", "*->"]))
+            }
+            _ if rng.one_in(2) => {
+                words.push(option(rng, &["STORE"]));
+                key(rng, 'I')
+            }
+            _ => option(rng, &["STORE", "GET", "BY", "LIMIT", "FOO"]),
+        },
         'm' => text(rng.pick(MEMBERS)),
         'F' if words.len() > 1 && words[1].starts_with(b"lex") => text("0"),
         'F' => text(rng.pick(SCORES)),

@@ -51,5 +51,6 @@ pub mod listen;
 pub mod prepare;
 pub mod process;
 pub mod running;
+pub mod sweep;
 
 pub use entry::start;

@@ -17,6 +17,7 @@ use super::prepare::prepare;
 use super::running::Running;
 use super::seat::{Addresses, Seat};
 use super::service::Service;
+use super::sweep;
 use super::waiting;
 use super::watchdog::Pulse;
 use crate::dynamo;
@@ -134,6 +135,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
     let mut redis = RedisDoor::open(redis_listener, &node, &site);
     background.spawn(forever(dynamo::chores(node.clone())));
+    background.spawn(forever(sweep::run(node.clone())));
     announce(&node);
 
     let outcome = tokio::select! {

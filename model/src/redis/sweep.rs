@@ -15,16 +15,57 @@
 //! records of types, and sub-keys, that a later version may have written.
 
 use super::call::{Call, Outcome};
-use super::codec::Protocol;
+use super::codec::{encode_command, Protocol};
 use super::collection::Collection;
 use super::keys;
 use super::meta::Meta;
+use super::number::parse_int;
 use super::paging;
 use super::reply::Reply;
 use super::value::{Kind, Value};
 use crate::eval::View;
 use bytes::Bytes;
 use std::ops::ControlFlow;
+
+/// The command for a page, in the model's encoding.
+pub fn command(start: &Bytes, records_max: u32) -> Bytes {
+    let name = Bytes::from_static(paging::SWEEP);
+    let limit = Bytes::from(records_max.to_string());
+    encode_command(Protocol::Resp2, 0, &[name, start.clone(), limit])
+}
+
+/// What a page came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Page {
+    /// Where to go on; empty = the range is finished.
+    pub next: Bytes,
+    /// Records removed.
+    pub removed: u64,
+    /// When the first of the keys it met expires, ms since the Unix epoch.
+    pub earliest_ms: Option<u64>,
+}
+
+impl Page {
+    /// Reads a reply; `None` if it is none, but an error.
+    pub fn parse(reply: &Bytes) -> Option<Page> {
+        let text = reply.strip_prefix(b"*3\r\n$")?;
+        let (length, rest) = split_line(text)?;
+        let (next, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+        let (removed, rest) = split_line(rest.strip_prefix(b"\r\n:")?)?;
+        let (earliest, _) = split_line(rest.strip_prefix(b":")?)?;
+        Some(Page {
+            next: reply.slice_ref(next),
+            removed: u64::try_from(removed).ok()?,
+            earliest_ms: u64::try_from(earliest).ok().filter(|at| *at > 0),
+        })
+    }
+}
+
+/// A number up to the end of its line, and what follows.
+fn split_line(text: &[u8]) -> Option<(i64, &[u8])> {
+    let end = text.windows(2).position(|two| two == b"\r\n")?;
+    Some((parse_int(&text[..end])?, &text[end + 2..]))
+}
 
 /// Live elements of one collection that are read before the others are jumped over: a jump
 /// costs as much as a few dozen records.
@@ -152,16 +193,11 @@ mod tests {
         let mut removed = 0;
         loop {
             let limit = Bytes::from(limit.to_string());
-            let reply =
-                keyspace.run_args(&[Bytes::from_static(paging::SWEEP), start.clone(), limit]);
+            let args = [Bytes::from_static(paging::SWEEP), start.clone(), limit];
+            let page = Page::parse(&keyspace.run_args(&args)).expect("a page");
+            assert_eq!(page.removed as usize, keyspace.writes);
             removed += keyspace.writes;
-            let text = &reply[4..];
-            let size_end = text.iter().position(|&b| b == b'\r').unwrap();
-            let size: usize = std::str::from_utf8(&text[1..size_end])
-                .unwrap()
-                .parse()
-                .unwrap();
-            let next = Bytes::copy_from_slice(&text[size_end + 2..size_end + 2 + size]);
+            let next = page.next;
             if next.is_empty() {
                 return removed;
             }
@@ -213,8 +249,12 @@ mod tests {
         }
         keyspace.run("SET z v PXAT 5000000");
         let sweep = [paging::SWEEP, b"", b"100"].map(Bytes::from_static);
-        let reply = String::from_utf8_lossy(&keyspace.run_args(&sweep)).into_owned();
-        assert_eq!(reply, "*3\r\n$0\r\n\r\n:0\r\n:5000000\r\n");
+        let expected = Page {
+            next: Bytes::new(),
+            removed: 0,
+            earliest_ms: Some(5_000_000),
+        };
+        assert_eq!(Page::parse(&keyspace.run_args(&sweep)), Some(expected));
     }
 
     #[test]

@@ -341,6 +341,42 @@ fn commands_over_several_ranges_are_cut_and_merged() {
 }
 
 #[test]
+fn keys_that_follow_their_number_route_a_command() {
+    let mut world = World::new(11, 3, Faults::default());
+    for slot in [3000u16, 8000, 12000] {
+        world
+            .fake
+            .split_at(&rangekv_model::redis::keys::slot_start(slot));
+    }
+    for key in ["a", "b", "c", "d"] {
+        let stored = world.ask(&format!("ZADD {{{key}}}z 1 m"));
+        assert_eq!(stored, ":1\r\n", "{key}");
+        // One key: wherever it lies.
+        let union = world.ask(&format!("ZUNION 1 {{{key}}}z"));
+        assert_eq!(union, "*1\r\n$1\r\nm\r\n", "{key}");
+        let both = world.ask(&format!(
+            "ZUNIONSTORE {{{key}}}u 2 {{{key}}}z {{{key}}}none"
+        ));
+        assert_eq!(both, ":1\r\n", "{key}");
+    }
+    for (command, name) in [
+        ("ZUNION 2 {a}z {b}z", "zunion"),
+        ("ZUNIONSTORE {a}u 1 {b}z", "zunionstore"),
+        ("SINTER {a}s {b}s", "sinter"),
+        ("PFCOUNT {a}p {b}p", "pfcount"),
+        ("SORT {a}z STORE {b}l", "sort"),
+    ] {
+        let refused = world.ask(command);
+        let expected = format!("-CROSSSLOT Keys of '{name}' lie in different ranges");
+        assert!(refused.starts_with(&expected), "{command}: {refused}");
+    }
+    assert!(world
+        .ask("ZUNION x {a}z")
+        .starts_with("-ERR value is not an integer"));
+    assert!(world.ask("LMPOP 0 {a}z LEFT").starts_with("-ERR numkeys"));
+}
+
+#[test]
 fn without_a_leader_commands_fail_in_time_and_work_again_after() {
     let mut world = World::new(10, 3, Faults::default());
     assert_eq!(world.ask("SET k v"), "+OK\r\n");

@@ -188,6 +188,15 @@ pub type Response = Result<Bytes, RequestError>;
 pub trait ReplySink: Send + Sync {
     /// The response to the request that was sent with `token`.
     fn complete(&self, token: u64, response: Response);
+
+    /// As [`complete`](Self::complete), for one of several responses: whoever waits for them
+    /// need not be woken before the caller calls [`nudge`](Self::nudge), which it does soon.
+    fn deposit(&self, token: u64, response: Response) {
+        self.complete(token, response);
+    }
+
+    /// Wakes whoever waits for what was deposited.
+    fn nudge(&self) {}
 }
 
 /// Why a request has no reply. Each variant carries its remedy.

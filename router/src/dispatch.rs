@@ -145,7 +145,7 @@ struct Lane {
 
 /// Hashes a range id by one multiplication.
 #[derive(Default)]
-struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {

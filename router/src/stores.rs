@@ -7,6 +7,9 @@ use rangekv_proto::{
 };
 use std::sync::Arc;
 
+/// A request, who gets its response, and their name for it.
+pub type SentCall = (Request, Arc<dyn ReplySink>, u64);
+
 /// Sends requests towards stores.
 pub trait Stores: Send + Sync {
     /// This process's own store.
@@ -27,6 +30,13 @@ pub trait Stores: Send + Sync {
     ) {
         for (request, token) in batch.drain(..) {
             self.send(store, request, sink, token);
+        }
+    }
+
+    /// Sends requests of several callers, in order, and leaves `calls` empty.
+    fn send_calls(&self, store: StoreId, calls: &mut Vec<SentCall>) {
+        for (request, sink, token) in calls.drain(..) {
+            self.send(store, request, &sink, token);
         }
     }
 

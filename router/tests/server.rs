@@ -12,12 +12,15 @@ use rangekv_router::cache::SharedCache;
 use rangekv_router::session::{Config, Door};
 use rangekv_router::stores::Stores;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
+
+const THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
 
 type Work = (Bytes, u64, Arc<dyn ReplySink>);
 
@@ -105,7 +108,7 @@ async fn start(config: Config) -> Server {
         let stopped = async {
             stopped.await.ok();
         };
-        rangekv_router::server::run(listener, door, stores, stopped).await
+        rangekv_router::server::run(listener, door, stores, THREADS, stopped).await
     });
     Server {
         address,
@@ -229,7 +232,7 @@ async fn serve() {
     let cache = Arc::new(SharedCache::new());
     let door = Arc::new(Door::new(Config::default(), cache, Arc::new(TestNode)));
     let stores: Arc<dyn Stores> = OneRange::start();
-    rangekv_router::server::run(listener, door, stores, std::future::pending())
+    rangekv_router::server::run(listener, door, stores, THREADS, std::future::pending())
         .await
         .unwrap();
 }

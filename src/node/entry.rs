@@ -3,6 +3,7 @@
 use super::options::Options;
 use super::process::{run, Stop};
 use crate::cli::start::LogFormat;
+use rangekv_router::server::THREADS as REDIS_THREADS;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use tokio::signal::unix::{signal, SignalKind};
@@ -49,22 +50,22 @@ pub fn with_causes(error: &anyhow::Error) -> String {
 }
 
 /// A panic of a thread of ours is a broken invariant, or leaves work undone for ever: the
-/// process ends, and others take over. A panic of one connection's task ends that connection.
+/// process ends, and others take over. A panic of one connection's task or turn ends that
+/// connection.
 fn end_with_panics_of_threads() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        if std::thread::current().name() != Some(IO_THREADS) {
-            std::process::abort();
+        match std::thread::current().name() {
+            Some(IO_THREADS | REDIS_THREADS) => {}
+            _ => std::process::abort(),
         }
     }));
 }
 
 fn block_on(options: Options) -> anyhow::Result<()> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = options.io_threads.unwrap_or(cores.clamp(1, 8));
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
+        .worker_threads(options.runtime_threads())
         .thread_name(IO_THREADS)
         .enable_all()
         .build()?;

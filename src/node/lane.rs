@@ -14,7 +14,8 @@ use futures::Stream;
 use parking_lot::{Mutex, MutexGuard};
 use rangekv_proto::convert::{request_to_wire, response_from_wire};
 use rangekv_proto::internal as pb;
-use rangekv_proto::{Body, ReplySink, Request, RequestError, Response};
+use rangekv_proto::{Body, ReplySink, RequestError, Response};
+use rangekv_router::stores::SentCall;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -75,14 +76,14 @@ impl Queue {
         })
     }
 
-    fn push(&mut self, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
+    fn push(&mut self, (request, sink, token): SentCall) {
         let harmless = match &request.body {
             Body::Command { read_only, .. } => *read_only,
             Body::Heartbeat(_) => true,
             Body::Admin(_) => false,
         };
         let waiting = Waiting {
-            sink: sink.clone(),
+            sink,
             token,
             harmless,
             sent: false,
@@ -108,26 +109,22 @@ impl Lane {
     }
 
     /// Queues requests in order under one lock, and answers at once those that don't fit.
-    pub fn push_requests(
-        &self,
-        requests: impl Iterator<Item = (Request, u64)>,
-        sink: &Arc<dyn ReplySink>,
-    ) {
-        let mut refused: Vec<(u64, RequestError)> = Vec::new();
+    pub fn push_calls(&self, calls: impl Iterator<Item = SentCall>) {
+        let mut refused: Vec<(Arc<dyn ReplySink>, u64, RequestError)> = Vec::new();
         let mut queue = self.queue.lock();
-        for (request, token) in requests {
+        for call in calls {
             // Once one is refused, so are those behind it: their order survives a retry.
             let error = match refused.last() {
-                Some((_, error)) => Some(error.clone()),
-                None => queue.refusal(request_bytes(&request)),
+                Some((.., error)) => Some(error.clone()),
+                None => queue.refusal(request_bytes(&call.0)),
             };
             match error {
-                Some(error) => refused.push((token, error)),
-                None => queue.push(request, sink, token),
+                Some(error) => refused.push((call.1, call.2, error)),
+                None => queue.push(call),
             }
         }
         wake(queue);
-        for (token, error) in refused {
+        for (sink, token, error) in refused {
             sink.complete(token, Err(error));
         }
     }
@@ -145,9 +142,12 @@ impl Lane {
                 }
             }
         }
-        for (waiting, response) in ready {
-            waiting.sink.complete(waiting.token, response);
+        let mut sinks = Vec::with_capacity(ready.len());
+        for (Waiting { sink, token, .. }, response) in ready {
+            sink.deposit(token, response);
+            sinks.push(sink);
         }
+        sinks.iter().for_each(|sink| sink.nudge());
     }
 
     /// Begins a connection: its frames, to be sent as soon as [`open`](Self::open) is called.
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
     use futures::StreamExt;
     use rangekv_proto::convert::response_to_wire;
-    use rangekv_proto::{EvaluatorId, RangeId};
+    use rangekv_proto::{EvaluatorId, RangeId, Request};
 
     #[derive(Default)]
     struct Answers(Mutex<Vec<(u64, Response)>>);
@@ -315,7 +315,7 @@ mod tests {
     }
 
     fn push(lane: &Lane, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
-        lane.push_requests(std::iter::once((request, token)), sink);
+        lane.push_calls(std::iter::once((request, sink.clone(), token)));
     }
 
     fn opened() -> (Arc<Lane>, Frames, Arc<Answers>, Arc<dyn ReplySink>) {

@@ -14,6 +14,7 @@ use super::clock;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rangekv_proto::{Body, ReplySink, Request, RequestError, StoreId};
+use rangekv_router::stores::SentCall;
 use rangekv_store::event::Event;
 use rangekv_store::metrics::{Metrics, Refusal};
 use std::sync::{Arc, OnceLock};
@@ -42,9 +43,6 @@ impl Default for Limits {
         }
     }
 }
-
-/// A request and where its response goes.
-pub type Call = (Request, Arc<dyn ReplySink>, u64);
 
 /// The producers' end.
 pub struct Mailbox {
@@ -125,7 +123,7 @@ impl Mailbox {
     }
 
     /// Adds requests in order under one lock, and answers at once those that don't fit.
-    pub fn requests(&self, calls: impl Iterator<Item = Call>) {
+    pub fn requests(&self, calls: impl Iterator<Item = SentCall>) {
         let mut refused: Vec<(Arc<dyn ReplySink>, u64)> = Vec::new();
         let mut queue = self.queue.lock();
         let closed = queue.closed;

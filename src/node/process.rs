@@ -29,6 +29,7 @@ use rangekv_router::session::{self, Door};
 use rangekv_store::event::Event;
 use rangekv_store::worker::Worker;
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -133,7 +134,8 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     node.stores.transport.connect_all();
     let worker = prepared.start_worker().await?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
-    let mut redis = RedisDoor::open(redis_listener, &node, &site);
+    let threads = options.redis_threads();
+    let mut redis = RedisDoor::open(redis_listener, &node, &site, threads);
     background.spawn(forever(dynamo::chores(node.clone())));
     background.spawn(forever(sweep::run(node.clone())));
     announce(&node);
@@ -241,7 +243,12 @@ struct RedisDoor {
 }
 
 impl RedisDoor {
-    fn open(listener: TcpListener, node: &Arc<Running>, site: &Site) -> Self {
+    fn open(
+        listener: TcpListener,
+        node: &Arc<Running>,
+        site: &Site,
+        threads: NonZeroUsize,
+    ) -> Self {
         let info = Arc::new(NodeInfo(node.clone()));
         let door = Door::new(session::Config::default(), node.cache.clone(), info);
         let door = Arc::new(door);
@@ -249,7 +256,7 @@ impl RedisDoor {
         let (close, closing) = oneshot::channel();
         // Dropping the sender closes the door as well.
         let closing = async { drop(closing.await) };
-        let run = server::run(listener, door, node.stores.clone(), closing);
+        let run = server::run(listener, door, node.stores.clone(), threads, closing);
         RedisDoor {
             close,
             closed: tokio::spawn(run),

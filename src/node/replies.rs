@@ -44,6 +44,11 @@ impl Replies {
 
 impl ReplySink for Replies {
     fn complete(&self, token: u64, response: Response) {
+        self.deposit(token, response);
+        self.nudge();
+    }
+
+    fn deposit(&self, token: u64, response: Response) {
         let response = match response {
             // The write, if it was one, is done: only its reply can't be carried.
             Ok(reply) if reply.len() > MESSAGE_BYTES_MAX => Err(RequestError::Invalid(format!(
@@ -57,8 +62,10 @@ impl ReplySink for Replies {
             return;
         }
         queue.ready.push_back((token, response));
-        let waker = queue.waker.take();
-        drop(queue);
+    }
+
+    fn nudge(&self) {
+        let waker = self.queue.lock().waker.take();
         if let Some(waker) = waker {
             waker.wake();
         }

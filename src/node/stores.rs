@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rangekv_proto::{
     Body, EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplySink, Request, StoreId,
 };
-use rangekv_router::stores::Stores;
+use rangekv_router::stores::{SentCall, Stores};
 use rangekv_store::reader::LocalReader;
 use rangekv_store::shared::StoreShared;
 use std::sync::Arc;
@@ -41,8 +41,8 @@ impl Stores for NodeStores {
         if store == self.me {
             self.deliver(std::iter::once((request, sink.clone(), token)));
         } else {
-            self.transport
-                .send_requests(store, std::iter::once((request, token)), sink);
+            let call = (request, sink.clone(), token);
+            self.transport.send_calls(store, std::iter::once(call));
         }
     }
 
@@ -52,11 +52,20 @@ impl Stores for NodeStores {
         batch: &mut Vec<(Request, u64)>,
         sink: &Arc<dyn ReplySink>,
     ) {
+        let call = |(request, token)| (request, sink.clone(), token);
+        let calls = batch.drain(..).map(call);
         if store == self.me {
-            let call = |(request, token)| (request, sink.clone(), token);
-            self.deliver(batch.drain(..).map(call));
+            self.deliver(calls);
         } else {
-            self.transport.send_requests(store, batch.drain(..), sink);
+            self.transport.send_calls(store, calls);
+        }
+    }
+
+    fn send_calls(&self, store: StoreId, calls: &mut Vec<SentCall>) {
+        if store == self.me {
+            self.deliver(calls.drain(..));
+        } else {
+            self.transport.send_calls(store, calls.drain(..));
         }
     }
 
@@ -85,7 +94,7 @@ impl Stores for NodeStores {
 
 impl NodeStores {
     /// Requests for this store, its own or another's, in order.
-    pub fn deliver(&self, calls: impl Iterator<Item = (Request, Arc<dyn ReplySink>, u64)>) {
+    pub fn deliver(&self, calls: impl Iterator<Item = SentCall>) {
         let for_worker = calls.filter_map(|(request, sink, token)| match request.body {
             Body::Heartbeat(heartbeat) => {
                 self.placement.answer(heartbeat, sink, token);

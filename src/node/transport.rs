@@ -12,7 +12,8 @@ use super::lane::Lane;
 use super::mailbox::Mailbox;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rangekv_proto::{ReplySink, Request, RequestError, StoreId};
+use rangekv_proto::{RequestError, StoreId};
+use rangekv_router::stores::SentCall;
 use rangekv_store::event::Event;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -73,17 +74,12 @@ impl Transport {
     }
 
     /// Sends requests in order, or answers them at once.
-    pub fn send_requests(
-        self: &Arc<Self>,
-        store: StoreId,
-        requests: impl Iterator<Item = (Request, u64)>,
-        sink: &Arc<dyn ReplySink>,
-    ) {
+    pub fn send_calls(self: &Arc<Self>, store: StoreId, calls: impl Iterator<Item = SentCall>) {
         match self.known_peer(store) {
-            Some(peer) => peer.lane.push_requests(requests, sink),
+            Some(peer) => peer.lane.push_calls(calls),
             None => {
                 let why = format!("the address of store {store} is unknown");
-                for (_, token) in requests {
+                for (_, sink, token) in calls {
                     sink.complete(token, Err(RequestError::Unavailable(why.clone())));
                 }
             }

@@ -229,7 +229,7 @@ impl Replica {
             || bugs::active(Bug::DirtyRefusal) && !read_only
         {
             ctx.metrics.reads.of(ReadPath::Worker).increment();
-            waiter.complete(Ok(reply));
+            ctx.answers.push((waiter.sink, waiter.token, Ok(reply)));
         } else if self.overlay.has_batch() {
             self.reply_with_batch(waiter, reply, false);
         } else if (leased || bugs::active(Bug::ReadBehindOldEntry)) && !self.overlay.is_empty() {

@@ -136,6 +136,8 @@ pub struct Ctx<'a> {
     pub disk_full: bool,
     /// Source of unique numbers: read contexts, seeds.
     pub counter: &'a mut u64,
+    /// Replies that may leave at once.
+    pub answers: &'a mut Completions,
 }
 
 impl Ctx<'_> {

@@ -31,7 +31,7 @@ use crate::log::{GroupLog, RaftLog, Tombstone};
 use crate::meta::{MergedInto, Merging};
 use crate::metrics::{MessageDrop, Refusal, SnapshotEvent, Wake};
 use crate::replica::ready::Round;
-use crate::replica::{Ctx, Replica, Waiter};
+use crate::replica::{Completions, Ctx, Replica, Waiter};
 use crate::shared::StoreShared;
 use crate::wire::Envelope;
 use rangekv_model::eval::Evaluator;
@@ -139,6 +139,8 @@ pub struct Worker {
     draining: bool,
     durable_generation: Option<u64>,
     counter: u64,
+    /// Replies that wait for nothing but the others of this round.
+    answers: Completions,
     /// Asked for durations, which decide nothing.
     stopwatch: Option<Stopwatch>,
     /// What the next round begins with.
@@ -168,6 +170,7 @@ macro_rules! ctx {
             metrics: &$self.shared.metrics,
             disk_full: $self.disk_full,
             counter: &mut $self.counter,
+            answers: &mut $self.answers,
         }
     };
 }
@@ -283,6 +286,7 @@ impl Worker {
     pub fn begin_round(&mut self, now: Now, out: &mut Outbox) -> bool {
         assert!(!self.in_round, "a round within a round");
         self.in_round = true;
+        complete(&mut self.answers);
         let ticked = self.tick(now);
         let began_ns = self.begin_measuring();
         self.drive_merges(now, ticked);
@@ -391,6 +395,7 @@ impl Worker {
             }
         }
         let (born, noted) = (round.born, round.noted);
+        complete(&mut self.answers);
         self.in_round = false;
         for descriptor in born {
             self.start_split_off(now, descriptor);
@@ -555,8 +560,16 @@ fn write_batch(ctx: &mut Ctx<'_>, round: &mut Round<'_>) -> bool {
         ctx.engine.write(&round.batch);
         round.batch = WriteBatch::default();
     }
-    for (sink, token, response) in round.completions.drain(..) {
-        sink.complete(token, response);
-    }
+    complete(&mut round.completions);
     wrote
+}
+
+/// Answers, and then wakes those who wait: each once, not for every answer.
+fn complete(completions: &mut Completions) {
+    let mut sinks = Vec::with_capacity(completions.len());
+    for (sink, token, response) in completions.drain(..) {
+        sink.deposit(token, response);
+        sinks.push(sink);
+    }
+    sinks.iter().for_each(|sink| sink.nudge());
 }

@@ -88,6 +88,7 @@ impl Worker {
             stopwatch: None,
             taken: Taken::default(),
             staged_ns: None,
+            answers: Vec::new(),
         };
         let merged = meta::all_merged(&*worker.engine).map_err(StartError::State)?;
         worker.recover_merged(merged);

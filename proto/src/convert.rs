@@ -89,70 +89,15 @@ impl From<&pb::LeaderHint> for LeaderHint {
     }
 }
 
-/// A request with the token that its response will carry.
-pub fn request_to_wire(token: u64, request: Request) -> pb::Request {
-    use pb::request::Body as Wire;
-    pb::Request {
-        token,
-        range: request.range.0,
-        version: request.version,
-        term: request.term,
-        body: Some(match request.body {
-            Body::Command {
-                evaluator,
-                read_only,
-                command,
-            } => Wire::Command(pb::Command {
-                evaluator: evaluator.0.into(),
-                read_only,
-                command,
-            }),
-            Body::Admin(bytes) => Wire::Admin(bytes),
-            Body::Heartbeat(bytes) => Wire::Heartbeat(bytes),
-        }),
-    }
-}
-
-/// The reverse of [`request_to_wire`]; the error names the field that makes no sense.
-pub fn request_from_wire(wire: pb::Request) -> Result<(u64, Request), (u64, String)> {
-    use pb::request::Body as Wire;
-    let token = wire.token;
-    let body = match wire.body {
-        Some(Wire::Command(c)) => Body::Command {
-            evaluator: EvaluatorId(
-                u8::try_from(c.evaluator)
-                    .map_err(|_| (token, format!("evaluator {}", c.evaluator)))?,
-            ),
-            read_only: c.read_only,
-            command: c.command,
-        },
-        Some(Wire::Admin(bytes)) => Body::Admin(bytes),
-        Some(Wire::Heartbeat(bytes)) => Body::Heartbeat(bytes),
-        None => return Err((token, "request without a body".into())),
-    };
-    Ok((
-        token,
-        Request {
-            range: RangeId(wire.range),
-            version: wire.version,
-            term: wire.term,
-            body,
-        },
-    ))
-}
-
-/// A response and its token.
-pub fn response_to_wire(token: u64, response: Response) -> pb::Response {
-    use pb::error::Kind;
-    use pb::response::Result as Wire;
-    let result = match response {
-        Ok(reply) => Wire::Reply(reply),
-        Err(e) => Wire::Error(pb::Error {
-            kind: Some(match e {
+impl From<&RequestError> for pb::Error {
+    fn from(error: &RequestError) -> Self {
+        use pb::error::Kind;
+        pb::Error {
+            kind: Some(match error {
                 RequestError::NotLeader { range, leader } => {
                     Kind::NotLeader(pb::error::NotLeader {
                         range: range.0,
-                        leader: leader.map(Into::into),
+                        leader: (*leader).map(Into::into),
                     })
                 }
                 RequestError::EpochNotMatch { current } => {
@@ -170,28 +115,25 @@ pub fn response_to_wire(token: u64, response: Response) -> pb::Response {
                     reason,
                     retry_after_ms,
                 } => Kind::Busy(pb::error::Busy {
-                    reason,
-                    retry_after_ms,
+                    reason: reason.clone(),
+                    retry_after_ms: *retry_after_ms,
                 }),
-                RequestError::OutcomeUnknown(why) => Kind::OutcomeUnknown(why),
-                RequestError::Unavailable(why) => Kind::Unavailable(why),
-                RequestError::Invalid(why) => Kind::Invalid(why),
+                RequestError::OutcomeUnknown(why) => Kind::OutcomeUnknown(why.clone()),
+                RequestError::Unavailable(why) => Kind::Unavailable(why.clone()),
+                RequestError::Invalid(why) => Kind::Invalid(why.clone()),
             }),
-        }),
-    };
-    pb::Response {
-        token,
-        result: Some(result),
+        }
     }
 }
 
-/// The reverse of [`response_to_wire`]. A response that makes no sense leaves the outcome unknown.
-pub fn response_from_wire(wire: pb::Response) -> (u64, Response) {
-    use pb::error::Kind;
-    use pb::response::Result as Wire;
-    let response = match wire.result {
-        Some(Wire::Reply(reply)) => Ok(reply),
-        Some(Wire::Error(pb::Error { kind: Some(kind) })) => Err(match kind {
+/// An error that makes no sense leaves the outcome unknown.
+impl From<pb::Error> for RequestError {
+    fn from(error: pb::Error) -> Self {
+        use pb::error::Kind;
+        let Some(kind) = error.kind else {
+            return RequestError::OutcomeUnknown("an error of an unknown kind".into());
+        };
+        match kind {
             Kind::NotLeader(e) => RequestError::NotLeader {
                 range: RangeId(e.range),
                 leader: e.leader.as_ref().map(Into::into),
@@ -210,10 +152,6 @@ pub fn response_from_wire(wire: pb::Response) -> (u64, Response) {
             Kind::OutcomeUnknown(why) => RequestError::OutcomeUnknown(why),
             Kind::Unavailable(why) => RequestError::Unavailable(why),
             Kind::Invalid(why) => RequestError::Invalid(why),
-        }),
-        Some(Wire::Error(pb::Error { kind: None })) | None => Err(RequestError::OutcomeUnknown(
-            "response without a result".into(),
-        )),
-    };
-    (wire.token, response)
+        }
+    }
 }

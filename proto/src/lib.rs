@@ -1,9 +1,10 @@
 //! The vocabulary that every crate shares: ids, range descriptors, requests and
 //! their errors ([`types`]), and the generated protobuf code ([`internal`]).
 //!
-//! Domain types convert to and from their wire form in [`convert`] alone.
+//! Domain types convert to and from their wire form in [`convert`] and [`frame`] alone.
 
 pub mod convert;
+pub mod frame;
 pub mod types;
 
 /// Generated from `proto/internal.proto`.

@@ -1,6 +1,6 @@
 //! Opening gRPC connections to other stores.
 
-use super::lane::{FRAME_BYTES, MESSAGE_BYTES_MAX};
+use super::frame::{FRAME_BYTES, MESSAGE_BYTES_MAX};
 use rangekv_proto::internal::internal_client::InternalClient;
 use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};

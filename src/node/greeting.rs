@@ -1,7 +1,6 @@
-//! The first thing on each stream between stores: who calls, and whom.
-//!
-//! Travels as gRPC metadata, so that a stream of the wrong cluster, or to a store that has
-//! moved, ends before its first frame.
+//! The first thing on each link between stores, and in the metadata of each of their gRPC
+//! streams: who calls, and whom. So a link of the wrong cluster, or to a store that has moved,
+//! ends before its first frame.
 
 use super::identity::Identity;
 use rangekv_proto::StoreId;
@@ -38,6 +37,40 @@ impl Greeting {
             incarnation: me.incarnation,
             to,
             to_incarnation,
+        }
+    }
+
+    /// Bytes of a greeting on a link.
+    pub const BYTES: usize = 5 * 8;
+
+    /// As it stands on a link: the fields in their order, little-endian.
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        let fields = [
+            self.cluster,
+            self.from.0,
+            self.incarnation,
+            self.to.0,
+            self.to_incarnation,
+        ];
+        for (place, field) in bytes.chunks_exact_mut(8).zip(fields) {
+            place.copy_from_slice(&field.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The reverse of [`to_bytes`](Self::to_bytes).
+    pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
+        let mut fields = bytes
+            .chunks_exact(8)
+            .map(|field| u64::from_le_bytes(field.try_into().expect("eight bytes")));
+        let mut next = || fields.next().expect("five fields");
+        Greeting {
+            cluster: next(),
+            from: StoreId(next()),
+            incarnation: next(),
+            to: StoreId(next()),
+            to_incarnation: next(),
         }
     }
 
@@ -125,6 +158,7 @@ mod tests {
             let mut metadata = MetadataMap::new();
             greeting.put(&mut metadata);
             assert_eq!(Greeting::read(&metadata).unwrap(), greeting);
+            assert_eq!(Greeting::from_bytes(&greeting.to_bytes()), greeting);
             greeting.check(&me).map_err(|e| e.message().to_string())
         };
         let greeting = Greeting::new(&caller, StoreId(2), 5);

@@ -1,19 +1,30 @@
-//! The gRPC port: the service between stores, health, reflection.
+//! The gRPC port: the service between stores, health, reflection; and the links of other stores,
+//! told from gRPC by their first byte.
 
 use super::dial::{
-    CONNECTION_WINDOW, GRPC_MESSAGE_BYTES_MAX, KEEPALIVE, KEEPALIVE_ANSWER, STREAM_WINDOW,
+    CONNECTION_WINDOW, CONNECT_TIME_MAX, GRPC_MESSAGE_BYTES_MAX, KEEPALIVE, KEEPALIVE_ANSWER,
+    STREAM_WINDOW,
 };
+use super::frame::MAGIC;
 use super::service::Service;
 use crate::http::wrong_port::tell_http_clients;
 use anyhow::Context;
 use rangekv_proto::internal::internal_server::InternalServer;
 use rangekv_proto::FILE_DESCRIPTOR_SET;
-use tokio::net::TcpListener;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::Server;
 use tonic_health::server::HealthReporter;
 use tonic_health::ServingStatus;
+
+/// Accepted connections that gRPC has yet to take.
+const ACCEPTED_MAX: usize = 64;
+
+type Accepted = std::io::Result<TcpStream>;
 
 /// Serves until dropped. HTTP clients are told where `http` is. The reporter says how the store is; at first, that it is not serving.
 pub async fn serve(
@@ -33,6 +44,8 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
+    let (grpc, incoming) = mpsc::channel(ACCEPTED_MAX);
+    let accepting = accept(listener, service.clone(), grpc);
     let internal = InternalServer::new(service)
         .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(usize::MAX);
@@ -40,7 +53,6 @@ pub async fn serve(
         .add_service(health)
         .add_service(reflection().build_v1().context("gRPC reflection")?)
         .add_service(reflection().build_v1alpha().context("gRPC reflection")?);
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -48,6 +60,48 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
         .accept_http1(true)
         .add_routes(tell_http_clients(routes, http))
-        .serve_with_incoming(incoming);
-    Ok((reporter, async { server.await.context("the gRPC port") }))
+        .serve_with_incoming(ReceiverStream::new(incoming));
+    let serving = async {
+        tokio::select! {
+            ended = server => ended.context("the gRPC port"),
+            () = accepting => unreachable!("it accepts for ever"),
+        }
+    };
+    Ok((reporter, serving))
+}
+
+/// Deals out connections: gRPC's to `grpc`, links to the service itself.
+async fn accept(listener: TcpListener, service: Service, grpc: mpsc::Sender<Accepted>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    let (service, grpc) = (service.clone(), grpc.clone());
+                    connections.spawn(serve_one(stream, service, grpc));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "can't accept connections on the gRPC port");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve_one(stream: TcpStream, service: Service, grpc: mpsc::Sender<Accepted>) {
+    let mut first = [0];
+    let peeked = tokio::time::timeout(CONNECT_TIME_MAX, stream.peek(&mut first)).await;
+    let tuned = stream.set_nodelay(true);
+    match (peeked, tuned) {
+        (Ok(Ok(1)), Ok(())) if first[0] == MAGIC[0] => service.link(stream).await,
+        // gRPC waits for ever for who says nothing.
+        (Ok(Ok(1)) | Err(_), Ok(())) => {
+            if grpc.send(Ok(stream)).await.is_err() {
+                tracing::debug!("the gRPC port is closed");
+            }
+        }
+        (peeked, tuned) => tracing::debug!(?peeked, ?tuned, "a connection broke at once"),
+    }
 }

@@ -25,9 +25,12 @@ pub mod storage;
 pub mod watchdog;
 
 pub mod dial;
+pub mod frame;
 pub mod greeting;
 pub mod grpc;
 pub mod lane;
+pub mod link;
+pub mod outlet;
 pub mod replies;
 pub mod service;
 pub mod tokens;

@@ -1,44 +1,45 @@
-//! Responses on their way back to the store that sent the requests: the answering end of an
-//! `Exchange` stream.
+//! Responses on their way back to the store that sent the requests: the answering end of a
+//! link.
 
-use super::lane::{FRAME_BYTES, MESSAGE_BYTES_MAX};
-use futures::Stream;
-use parking_lot::Mutex;
-use rangekv_proto::convert::response_to_wire;
-use rangekv_proto::internal as pb;
+use super::frame::{Messages, Parts, MESSAGE_BYTES_MAX};
+use super::outlet::{Outlet, Source};
+use bytes::Bytes;
+use rangekv_proto::frame::put_response;
 use rangekv_proto::{ReplySink, RequestError, Response};
-use std::collections::VecDeque;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use tonic::Status;
+use tokio::net::tcp::OwnedWriteHalf;
 
-/// Collects responses; [`ReplyFrames`] takes out all that is there as one frame.
+/// Collects responses, and sends all that are there as one frame.
 ///
 /// Bounded by the requests in flight, which the sender bounds.
 #[derive(Default)]
-pub struct Replies {
-    queue: Mutex<Queue>,
-}
+pub struct Replies(Outlet<Queue>);
 
+/// What waits.
 #[derive(Default)]
-struct Queue {
-    ready: VecDeque<(u64, Response)>,
-    waker: Option<Waker>,
-    closed: bool,
+pub struct Queue(Messages);
+
+impl Source for Queue {
+    fn take(&mut self) -> Option<Parts> {
+        (!self.0.is_empty()).then(|| Parts::new(Vec::new(), Bytes::new(), self.0.take().0))
+    }
 }
 
 impl Replies {
-    /// The stream has ended: drops what is there and what comes.
+    /// The connection is up.
+    pub fn open(&self, link: Arc<OwnedWriteHalf>) {
+        self.0.open(link);
+    }
+
+    /// The connection has ended: drops what is there and what comes.
     pub fn close(&self) {
-        let mut queue = self.queue.lock();
-        queue.closed = true;
-        queue.ready.clear();
-        let waker = queue.waker.take();
-        drop(queue);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let (_, mut queue) = self.0.close();
+        **queue = Queue::default();
+    }
+
+    /// The sending end, for the link to run.
+    pub fn outlet(&self) -> &Outlet<Queue> {
+        &self.0
     }
 }
 
@@ -57,101 +58,75 @@ impl ReplySink for Replies {
             ))),
             response => response,
         };
-        let mut queue = self.queue.lock();
-        if queue.closed {
-            return;
+        let mut queue = self.0.lock();
+        if queue.is_open() {
+            queue
+                .0
+                .push(|buffer| put_response(buffer, token, &response));
         }
-        queue.ready.push_back((token, response));
     }
 
     fn nudge(&self) {
-        let waker = self.queue.lock().waker.take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-}
-
-/// The stream of frames of responses.
-pub struct ReplyFrames(pub Arc<Replies>);
-
-impl Stream for ReplyFrames {
-    type Item = Result<pb::Frame, Status>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut queue = self.0.queue.lock();
-        if queue.closed {
-            return Poll::Ready(None);
-        }
-        if queue.ready.is_empty() {
-            queue.waker = Some(context.waker().clone());
-            return Poll::Pending;
-        }
-        let mut bytes = 0;
-        let mut ready = Vec::with_capacity(queue.ready.len());
-        while bytes < FRAME_BYTES {
-            let Some(next) = queue.ready.pop_front() else {
-                break;
-            };
-            bytes += 64 + next.1.as_ref().map_or(0, |reply| reply.len());
-            ready.push(next);
-        }
-        drop(queue);
-        let responses = ready
-            .into_iter()
-            .map(|(token, response)| response_to_wire(token, response))
-            .collect();
-        Poll::Ready(Some(Ok(pb::Frame {
-            responses,
-            ..pb::Frame::default()
-        })))
-    }
-}
-
-impl Drop for ReplyFrames {
-    fn drop(&mut self) {
-        self.0.close();
+        self.0.send(self.0.lock());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::Bytes;
-    use futures::StreamExt;
+    use crate::node::frame::{Reader, FRAME_BYTES};
+    use rangekv_proto::frame::get_response;
+    use tokio::net::{TcpListener, TcpStream};
 
-    #[test]
-    fn frames_carry_all_responses_and_end_when_closed() {
-        let replies = Arc::new(Replies::default());
-        let mut frames = ReplyFrames(replies.clone());
-        for token in 0..3 {
-            replies.complete(token, Ok(Bytes::from_static(b"r")));
-        }
-        let frame = futures::executor::block_on(frames.next()).unwrap().unwrap();
-        assert_eq!(
-            frame.responses.iter().map(|r| r.token).collect::<Vec<_>>(),
-            [0, 1, 2]
-        );
-        replies.close();
-        replies.complete(4, Ok(Bytes::new()));
-        assert!(futures::executor::block_on(frames.next()).is_none());
+    async fn opened(replies: &Arc<Replies>) -> Reader {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near_reader, writer) = near.unwrap().into_split();
+        let (far, far_writer) = far.unwrap().0.into_split();
+        let writer = Arc::new(writer);
+        replies.open(writer.clone());
+        let replies = replies.clone();
+        tokio::spawn(async move {
+            let _ends = (near_reader, far_writer);
+            replies.outlet().keep_writing(&writer).await
+        });
+        Reader::new(far)
     }
 
-    #[test]
-    fn large_responses_are_spread_over_frames() {
+    #[tokio::test]
+    async fn what_is_deposited_leaves_in_one_frame_when_nudged() {
         let replies = Arc::new(Replies::default());
-        let mut frames = ReplyFrames(replies.clone());
+        let mut far = opened(&replies).await;
+        for token in 0..3 {
+            replies.deposit(token, Ok(Bytes::from_static(b"r")));
+        }
+        replies.nudge();
+        let mut responses = far.next().await.unwrap().unwrap().responses;
+        for token in 0..3 {
+            let reply = Ok(Bytes::from_static(b"r"));
+            assert_eq!(get_response(&mut responses), Ok((token, reply)));
+        }
+        assert!(responses.is_empty());
+        replies.close();
+        replies.complete(4, Ok(Bytes::new()));
+        assert!(replies.outlet().lock().take().is_none());
+    }
+
+    #[tokio::test]
+    async fn large_responses_are_spread_over_frames() {
+        let replies = Arc::new(Replies::default());
+        let mut far = opened(&replies).await;
         for token in 0..4 {
-            replies.complete(token, Ok(Bytes::from(vec![0; FRAME_BYTES / 2])));
+            replies.deposit(token, Ok(Bytes::from(vec![0; FRAME_BYTES / 2])));
         }
-        let mut counts = [0, 0];
-        for count in &mut counts {
-            *count = futures::executor::block_on(frames.next())
-                .unwrap()
-                .unwrap()
-                .responses
-                .len();
+        replies.nudge();
+        for _ in 0..2 {
+            let mut responses = far.next().await.unwrap().unwrap().responses;
+            for _ in 0..2 {
+                assert!(get_response(&mut responses).unwrap().1.is_ok());
+            }
+            assert!(responses.is_empty());
         }
-        assert_eq!(counts, [2, 2]);
     }
 }

@@ -3,27 +3,29 @@
 //! Listens before the store has a seat: then it says who it is, takes a seat that is offered,
 //! and refuses everything else.
 
+use super::dial::CONNECT_TIME_MAX;
+use super::frame::{Frame, Reader};
 use super::greeting::Greeting;
 use super::join;
-use super::replies::{Replies, ReplyFrames};
+use super::link;
+use super::replies::Replies;
 use super::running::Running;
 use super::seat::Seat;
 use crate::ctl::server as ctl;
-use rangekv_proto::convert::request_from_wire;
+use rangekv_proto::frame::get_request;
 use rangekv_proto::internal::internal_server::Internal;
 use rangekv_proto::internal::{
-    CtlReply, CtlRequest, Frame, Identity, Initialise, InitialiseReply, JoinReply, JoinRequest,
+    CtlReply, CtlRequest, Identity, Initialise, InitialiseReply, JoinReply, JoinRequest,
     ProbeRequest, SnapshotAck, SnapshotChunk,
 };
-use rangekv_proto::{ReplySink, Request as RangeRequest, RequestError};
+use rangekv_proto::ReplySink;
+use rangekv_router::stores::SentCall;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use tokio::net::TcpStream;
 use tonic::{Request, Response, Status, Streaming};
 
-/// A stream pauses this long when too many raft messages wait for the worker.
-const RAFT_PAUSE: Duration = Duration::from_millis(2);
-
 /// See the module's documentation.
+#[derive(Clone)]
 pub struct Service {
     seat: Arc<Seat>,
     running: Arc<OnceLock<Arc<Running>>>,
@@ -47,42 +49,49 @@ impl Service {
     }
 
     /// The caller, if it is of this cluster and means this store.
-    fn greeted<T>(&self, request: &Request<T>) -> Result<(Greeting, &Arc<Running>), Status> {
-        let greeting = Greeting::read(request.metadata())?;
+    fn greeted(&self, greeting: &Greeting) -> Result<&Arc<Running>, Status> {
         if self.seat.identity().is_none() {
-            self.seat.was_called(&greeting);
+            self.seat.was_called(greeting);
         }
         let running = self.running()?;
         greeting.check(&running.identity)?;
-        Ok((greeting, running))
+        Ok(running)
+    }
+
+    /// Serves a connection that began as a link until it ends.
+    pub async fn link(self, mut stream: TcpStream) {
+        let greeting = tokio::time::timeout(CONNECT_TIME_MAX, link::read_greeting(&mut stream));
+        let Ok(Ok(greeting)) = greeting.await else {
+            return tracing::debug!("a link without a greeting");
+        };
+        let greeted = self.greeted(&greeting);
+        let refusal = greeted.as_ref().err().map(Status::message);
+        if let Err(error) = link::answer(&mut stream, refusal).await {
+            return tracing::debug!(from = %greeting.from, %error, "a link broke at once");
+        }
+        let Ok(running) = greeted else { return };
+        running.stores.transport.called_by(greeting.from);
+        let (reader, writer) = stream.into_split();
+        let (writer, replies) = (Arc::new(writer), Arc::new(Replies::default()));
+        replies.open(writer.clone());
+        let sink: Arc<dyn ReplySink> = replies.clone();
+        let take = |frame| take_frame(&greeting, frame, running, &sink);
+        // The sender's queue fills, and drops: better than ours growing without end.
+        let too_much = || running.mailbox.over_raft_limit();
+        let reader = Reader::new(reader);
+        let ended = link::run(reader, &writer, replies.outlet(), take, too_much).await;
+        tracing::debug!(from = %greeting.from, ?ended, "link from store ended");
+        replies.close();
     }
 }
 
 #[tonic::async_trait]
 impl Internal for Service {
-    type ExchangeStream = ReplyFrames;
-
-    async fn exchange(
-        &self,
-        request: Request<Streaming<Frame>>,
-    ) -> Result<Response<ReplyFrames>, Status> {
-        let (greeting, running) = self.greeted(&request)?;
-        running.stores.transport.called_by(greeting.from);
-        let replies = Arc::new(Replies::default());
-        let (frames, running, sink) = (request.into_inner(), running.clone(), replies.clone());
-        tokio::spawn(async move {
-            let ended = take_frames(&greeting, frames, &running, &sink).await;
-            tracing::debug!(from = %greeting.from, ?ended, "stream from store ended");
-            sink.close();
-        });
-        Ok(Response::new(ReplyFrames(replies)))
-    }
-
     async fn send_snapshot(
         &self,
         request: Request<Streaming<SnapshotChunk>>,
     ) -> Result<Response<SnapshotAck>, Status> {
-        let (_, running) = self.greeted(&request)?;
+        let running = self.greeted(&Greeting::read(request.metadata())?)?;
         let ack = running.snapshots.receive(request.into_inner()).await?;
         Ok(Response::new(ack))
     }
@@ -128,32 +137,27 @@ impl Internal for Service {
     }
 }
 
-/// Hands what comes on a stream to the worker, in order.
-async fn take_frames(
+/// Hands what comes on a link to the worker, in order; whether too many raft messages wait.
+fn take_frame(
     greeting: &Greeting,
-    mut frames: Streaming<Frame>,
+    frame: Frame,
     running: &Running,
-    replies: &Arc<Replies>,
-) -> Result<(), Status> {
-    let sink: Arc<dyn ReplySink> = replies.clone();
-    while let Some(frame) = frames.message().await? {
-        if !frame.raft.is_empty() && running.mailbox.push_raft(greeting.from, frame.raft) {
-            // The sender's queue fills, and drops: better than ours growing without end.
-            while running.mailbox.over_raft_limit() {
-                tokio::time::sleep(RAFT_PAUSE).await;
+    sink: &Arc<dyn ReplySink>,
+) -> bool {
+    let too_much = !frame.raft.is_empty() && running.mailbox.push_raft(greeting.from, frame.raft);
+    let (mut requests, mut calls): (_, Vec<SentCall>) = (frame.requests, Vec::new());
+    while !requests.is_empty() {
+        match get_request(&mut requests) {
+            Ok((token, request)) => calls.push((request, sink.clone(), token)),
+            Err(error) => {
+                // Their senders hear at their deadlines.
+                tracing::error!(from = %greeting.from, %error, "requests of another version");
+                break;
             }
-        }
-        let mut batch: Vec<(RangeRequest, u64)> = Vec::with_capacity(frame.requests.len());
-        for wire in frame.requests {
-            match request_from_wire(wire) {
-                Ok((token, request)) => batch.push((request, token)),
-                Err((token, why)) => sink.complete(token, Err(RequestError::Invalid(why))),
-            }
-        }
-        if !batch.is_empty() {
-            let call = |(request, token)| (request, sink.clone(), token);
-            running.stores.deliver(batch.into_iter().map(call));
         }
     }
-    Ok(())
+    if !calls.is_empty() {
+        running.stores.deliver(calls.into_iter());
+    }
+    too_much
 }

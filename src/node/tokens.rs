@@ -1,4 +1,4 @@
-//! Requests in flight on one stream: the stream's own token for each, and what to answer.
+//! Requests in flight on one link: the link's own token for each, and what to answer.
 //!
 //! Tokens are slot numbers below and the slot's generation above, so that an answer that
 //! comes twice, or late, meets nobody else's request.
@@ -14,7 +14,7 @@ pub struct Waiting {
     pub token: u64,
     /// Nothing can have been proposed, whatever happened to it.
     pub harmless: bool,
-    /// Handed to the stream: it may have arrived.
+    /// Handed to the link: it may have arrived.
     pub sent: bool,
 }
 
@@ -36,7 +36,7 @@ impl Tokens {
         self.slots.len() - self.free.len()
     }
 
-    /// Adds a request; returns its token on the stream.
+    /// Adds a request; returns its token on the link.
     pub fn insert(&mut self, waiting: Waiting) -> u64 {
         let index = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot {
@@ -51,7 +51,7 @@ impl Tokens {
         u64::from(slot.generation) << 32 | u64::from(index)
     }
 
-    /// The request was handed to the stream.
+    /// The request was handed to the link.
     pub fn mark_sent(&mut self, token: u64) {
         if let Some(waiting) = self.slot(token).and_then(|s| s.waiting.as_mut()) {
             waiting.sent = true;

@@ -1,14 +1,16 @@
-//! One long-lived stream to each other store: raft envelopes and requests go up, responses
-//! come down. The other store's own envelopes and requests come on the stream that it opens.
+//! One long-lived link to each other store: raft envelopes and requests go up, responses
+//! come down. The other store's own envelopes and requests come on the link that it opens.
 //!
 //! A store that can't be reached costs its callers nothing: envelopes to it are dropped (and
 //! the worker told), requests answered at once; a task per store keeps trying to connect.
 
 use super::book::AddressBook;
-use super::dial::{dial, Backoff, CONNECT_TIME_MAX};
+use super::dial::Backoff;
+use super::frame::{Frame, Reader};
 use super::greeting::Greeting;
 use super::identity::Identity;
 use super::lane::Lane;
+use super::link;
 use super::mailbox::Mailbox;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
@@ -20,7 +22,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tonic::Status;
 
 /// The worker hears of a store's lost messages at most this often.
 const UNREACHABLE_EVERY_NS: u64 = 200_000_000;
@@ -168,11 +169,9 @@ impl Transport {
                 last_error.clear();
                 self.report(&peer);
             }
-            let error = ended.err().map_or("closed by the other side".into(), |e| {
-                e.message().to_string()
-            });
+            let error = ended.err().unwrap_or("closed by the other side".into());
             if error != last_error {
-                tracing::info!(store = %peer.store, error, "no stream to store");
+                tracing::info!(store = %peer.store, error, "no link to store");
                 last_error = error;
             }
             if self.book.get(peer.store).is_none() {
@@ -184,26 +183,22 @@ impl Transport {
         }
     }
 
-    /// One stream, from its opening to its end.
-    async fn converse(&self, peer: &Peer) -> Result<(), Status> {
-        let address = self
-            .book
-            .grpc(peer.store)
-            .ok_or_else(|| Status::not_found("its address is unknown"))?;
-        let mut client = dial(&address).await?;
-        let mut request = tonic::Request::new(peer.lane.frames());
+    /// One link, from its opening to its end.
+    async fn converse(&self, peer: &Peer) -> Result<(), String> {
+        let address = self.book.grpc(peer.store).ok_or("its address is unknown")?;
         let registered = self.book.get(peer.store).map_or(0, |e| e.incarnation);
-        Greeting::new(&self.me, peer.store, registered).put(request.metadata_mut());
-        let answer = tokio::time::timeout(CONNECT_TIME_MAX, client.exchange(request)).await;
-        let answer = answer.map_err(|_| {
-            Status::deadline_exceeded(format!("{address}: connected, but no answer"))
-        })??;
-        peer.lane.open();
-        tracing::info!(store = %peer.store, address, "stream to store is up");
-        let mut frames = answer.into_inner();
-        while let Some(frame) = frames.message().await? {
-            peer.lane.complete(frame.responses);
-        }
-        Ok(())
+        let greeting = Greeting::new(&self.me, peer.store, registered);
+        let (reader, writer) = link::open(&address, &greeting).await?.into_split();
+        let writer = Arc::new(writer);
+        peer.lane.open(writer.clone());
+        tracing::info!(store = %peer.store, address, "link to store is up");
+        let lane = &peer.lane;
+        let take = |frame: Frame| {
+            lane.complete(frame.responses);
+            false
+        };
+        link::run(Reader::new(reader), &writer, lane.outlet(), take, || false)
+            .await
+            .map_err(|e| e.to_string())
     }
 }

@@ -111,18 +111,21 @@ impl Worker {
 
     /// `target` has decided not to absorb `source`.
     fn give_up(&mut self, now: Now, target: RangeId, begun: u64, source: RangeId, epoch: Epoch) {
-        if self.has_moved_on(source, epoch) && !bugs::active(Bug::AbortOfAnotherMerge) {
+        let careless = bugs::active(Bug::AbortOfAnotherMerge);
+        let frozen = self.replicas.get(&source).is_some_and(|s| s.is_frozen());
+        if self.has_moved_on(source, epoch) && !(careless && frozen) {
             if let Some(t) = self.replicas.get_mut(&target) {
                 t.release_merge();
             }
-            self.attending.remove(&target);
+            if !careless {
+                self.attending.remove(&target);
+            }
             return;
         }
         let Some(s) = self.replicas.get_mut(&source) else {
             return;
         };
-        let matches = s.epoch() == epoch || bugs::active(Bug::AbortOfAnotherMerge) && s.is_frozen();
-        if matches && s.may_propose_admin() {
+        if (s.epoch() == epoch || careless && frozen) && s.may_propose_admin() {
             s.propose_unfreeze(&mut ctx!(self, now), target, begun);
             self.dirty.insert(source);
         }

@@ -8,6 +8,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::Rng;
 use rangekv_proto::Response;
 use rangekv_store::event::Event as StoreEvent;
+use rangekv_store::meta::Merging;
+use rangekv_store::worker::GroupView;
 
 /// What the nemesis does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub enum Trouble {
     Merge,
     /// Makes other trouble, while a merge goes on.
     Trip,
+    /// Cuts off a store on which a range is frozen, as soon as there is one; looks so many times.
+    Estrange(u32),
+    /// Cuts off this one.
+    Isolate(usize),
     /// Asks for a transfer.
     Transfer,
     /// Asks for a membership change.
@@ -209,13 +215,19 @@ impl Cluster {
                     let split = self.admin.split(&led, &keys);
                     self.ask(split, Trouble::Split);
                 } else if let Some((command, is)) = merge {
-                    if is == Trouble::Merge && self.rng.random_bool(0.4) {
+                    if is == Trouble::Merge && self.rng.random_bool(0.5) {
                         let soon = self.rng.random_range(MS / 5..40 * MS);
-                        self.schedule.after(soon, Event::Trouble(Trouble::Trip));
+                        let (trip, soon) = match self.rng.random_bool(0.4) {
+                            true if self.has(Class::Partition) => (Trouble::Estrange(100), MS / 2),
+                            _ => (Trouble::Trip, soon),
+                        };
+                        self.schedule.after(soon, Event::Trouble(trip));
                     }
                     self.ask(Some(command), is);
                 }
             }
+            Trouble::Estrange(tries) => self.estrange(tries),
+            Trouble::Isolate(node) => self.isolate(node),
             Trouble::Trip => match self.rng.random_range(0..3) {
                 0 if self.has(Class::Crash) => self.crash(),
                 1 if self.has(Class::Pause) => self.pause(),
@@ -457,6 +469,39 @@ impl Cluster {
         let down = self.rng.random_range(MS..40 * MS);
         self.schedule
             .after(down, Event::Trouble(Trouble::Restart(voter)));
+    }
+
+    fn estrange(&mut self, tries: u32) {
+        let now = self.schedule.now();
+        let frozen = |group: &GroupView| {
+            !group.is_leader && matches!(group.merging, Some(Merging::Frozen { .. }))
+        };
+        let nodes: Vec<usize> = (0..self.nodes.len())
+            .filter(|n| {
+                let node = &self.nodes[*n];
+                let process = node.process.as_ref();
+                process.is_some_and(|p| p.groups(node.now(now)).iter().any(frozen))
+            })
+            .collect();
+        let Some(&node) = nodes.choose(&mut self.rng) else {
+            if tries > 0 {
+                let again = Event::Trouble(Trouble::Estrange(tries - 1));
+                self.schedule.after(MS / 5, again);
+            }
+            return;
+        };
+        // It may have said by then that it is frozen, or not.
+        let soon = self.rng.random_range(0..3 * MS);
+        self.schedule
+            .after(soon, Event::Trouble(Trouble::Isolate(node)));
+    }
+
+    fn isolate(&mut self, node: usize) {
+        trace!(self, "n{node} is cut off from all");
+        let time = self.rng.random_range(500 * MS..6_000 * MS);
+        for other in (0..self.nodes.len()).filter(|other| *other != node) {
+            self.cut_for(node, other, time);
+        }
     }
 
     fn cut_for(&mut self, a: usize, b: usize, time: Time) {

@@ -51,7 +51,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 19] = [
+    pub const ALL: [Bug; 21] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,

@@ -7,10 +7,12 @@
 
 mod cli;
 
+mod admin;
 mod bench;
 mod ctl;
 mod demo;
 mod dynamo;
+mod grpc;
 mod http;
 mod node;
 
@@ -31,6 +33,13 @@ fn main() -> ExitCode {
         Command::Ctl(args) => ctl::ctl(&args),
         Command::Probe(args) => ctl::probe(&args),
         Command::Bench(args) => bench::main(&args),
+        Command::Completions { shell } => match cli::output::print(cli::completions(shell)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("rangekv: {error}");
+                ExitCode::FAILURE
+            }
+        },
         Command::Version => {
             println!("rangekv {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS

@@ -7,7 +7,8 @@ pub mod start;
 
 use crate::bench::BenchArgs;
 use crate::ctl::args::{CtlArgs, ProbeArgs};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -34,8 +35,25 @@ pub enum Command {
     Probe(ProbeArgs),
     /// Measure a running cluster, or anything else that speaks RESP or etcd's gRPC
     Bench(Box<BenchArgs>),
+    /// Print a script by which a shell completes rangekv's commands and flags
+    ///
+    /// bash:  source <(rangekv completions bash)
+    /// zsh:   rangekv completions zsh > "${fpath[1]}/_rangekv"
+    /// fish:  rangekv completions fish > ~/.config/fish/completions/rangekv.fish
+    #[command(verbatim_doc_comment)]
+    Completions {
+        /// For which shell
+        shell: Shell,
+    },
     /// Print the version
     Version,
+}
+
+/// What [`Command::Completions`] asks for.
+pub fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "rangekv", &mut script);
+    String::from_utf8(script).expect("made of our own names and texts")
 }
 
 /// Runs a whole cluster on this machine.
@@ -105,11 +123,23 @@ fn with_command(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn definitions_are_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_learns_every_command() {
+        for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+            let script = completions(shell);
+            for word in ["transfer-leader", "--endpoints", "placement", "drain"] {
+                assert!(
+                    script.contains(word.trim_start_matches('-')),
+                    "{shell}: {word}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -2,36 +2,63 @@
 
 use super::unhex;
 use super::wire::{
-    CtlCommand, Overview, RaftState, RangeDetail, RangeInfo, ReplicaState, Setting, SplitDone,
-    Status, StoreInfo, TransferDone,
+    Change, CtlCommand, Drain, OperatorInfo, Overview, RaftState, RangeDetail, RangeInfo,
+    ReplicaState, SchedulerInfo, Setting, SplitDone, Status, StoreDetail, StoreInfo, TransferDone,
+    WhyInfo,
 };
 use comfy_table::{presets, CellAlignment, ContentArrangement, Table};
 use rangekv_model::redis::keys;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
+
+/// What people call the stores; who is not in it is shown by number.
+pub type Names = BTreeMap<u64, String>;
 
 /// The answer to `command` as text.
-pub fn render(command: &CtlCommand, json: &str) -> serde_json::Result<String> {
+pub fn render(command: &CtlCommand, json: &str, names: &Names) -> serde_json::Result<String> {
     Ok(match command {
-        CtlCommand::Status => status(&parse(json)?),
+        CtlCommand::Status => status(&parse(json)?, names),
         CtlCommand::Overview => {
             let all: Overview = parse(json)?;
-            format!("{}\n\n{}", status(&all.status), ranges(&all.ranges))
+            let ranges = ranges(&all.ranges, names);
+            format!("{}\n\n{ranges}", status(&all.status, names))
         }
         CtlCommand::StoreList => stores(&parse::<Vec<StoreInfo>>(json)?),
+        CtlCommand::StoreShow { .. } => store(&parse(json)?, names),
+        CtlCommand::StoreDrain { .. } => drain(&parse(json)?),
         CtlCommand::StoreRemove { .. } => {
             let store: StoreInfo = parse(json)?;
             format!("store {} ({}) is removed", store.id, store.name)
         }
-        CtlCommand::RangeList => ranges(&parse::<Vec<RangeInfo>>(json)?),
-        CtlCommand::RangeShow { .. } => detail(&parse(json)?),
-        CtlCommand::RangeSplit { .. } => split(&parse(json)?),
+        CtlCommand::RangeList => ranges(&parse::<Vec<RangeInfo>>(json)?, names),
+        CtlCommand::RangeShow { .. } => detail(&parse(json)?, names),
+        CtlCommand::RangeSplit { .. } => split(&parse(json)?, names),
         CtlCommand::RangeTransferLeader { .. } => {
             let done: TransferDone = parse(json)?;
             format!(
-                "store {} leads range {} in term {}",
-                done.leader, done.range, done.term
+                "{} leads range {} in term {}",
+                name(names, done.leader),
+                done.range,
+                done.term
             )
         }
+        CtlCommand::RangeMerge { .. } => ranges([&parse::<RangeInfo>(json)?], names),
+        CtlCommand::RangeMove { .. }
+        | CtlCommand::PlacementAdd { .. }
+        | CtlCommand::PlacementRemove { .. } => change(&parse(json)?, names),
+        CtlCommand::RangeWhy { .. } => why(&parse::<Vec<WhyInfo>>(json)?),
+        CtlCommand::OperatorList | CtlCommand::OperatorHistory => {
+            operators(&parse::<Vec<OperatorInfo>>(json)?)
+        }
+        CtlCommand::OperatorCancel { .. } | CtlCommand::RangeChange { .. } => {
+            operators(&[parse(json)?])
+        }
+        CtlCommand::OperatorShow { .. } => {
+            let found: Option<OperatorInfo> = parse(json)?;
+            operators(found.as_slice())
+        }
+        CtlCommand::SchedulerList => schedulers(&parse::<Vec<SchedulerInfo>>(json)?),
+        CtlCommand::ConfigGet { .. } => parse::<Setting>(json)?.value,
         CtlCommand::ConfigList => settings(&parse::<Vec<Setting>>(json)?),
         CtlCommand::ConfigSet { .. } => {
             let setting: Setting = parse(json)?;
@@ -44,9 +71,14 @@ fn parse<T: DeserializeOwned>(json: &str) -> serde_json::Result<T> {
     serde_json::from_str(json)
 }
 
-fn status(status: &Status) -> String {
+fn name(names: &Names, store: u64) -> String {
+    let name = names.get(&store).cloned();
+    name.unwrap_or_else(|| format!("store {store}"))
+}
+
+fn status(status: &Status, names: &Names) -> String {
     let placement = match status.placement_leader {
-        Some(store) => format!("led by store {store}"),
+        Some(store) => format!("led by {}", name(names, store)),
         None => "without a leader: no scheduling; reads and writes go on".into(),
     };
     let mut troubles = Vec::new();
@@ -97,7 +129,79 @@ fn stores(stores: &[StoreInfo]) -> String {
     table(header, &[0, 5, 6, 7, 8, 9], rows)
 }
 
-fn ranges<'a>(ranges: impl IntoIterator<Item = &'a RangeInfo>) -> String {
+fn store(detail: &StoreDetail, names: &Names) -> String {
+    let mut text = stores(std::slice::from_ref(&detail.store));
+    if let Some(progress) = &detail.drain {
+        text += &format!("\n\n{}", drain(progress));
+    }
+    format!("{text}\n\n{}", ranges(&detail.ranges, names))
+}
+
+fn drain(drain: &Drain) -> String {
+    let Drain { store, name, .. } = drain;
+    match (drain.draining, drain.done) {
+        (false, _) => format!("store {store} ({name}) is used again"),
+        (true, true) => format!("store {store} ({name}) is empty; it can be removed"),
+        (true, false) => format!("store {store} ({name}) drains: {}", drain.waits_for),
+    }
+}
+
+fn change(change: &Change, names: &Names) -> String {
+    let after = match change.done {
+        true => "done".into(),
+        false => format!("goes on: {}", change.waits_for),
+    };
+    format!("{}\n\n{after}", ranges([&change.range], names))
+}
+
+fn why(reasons: &[WhyInfo]) -> String {
+    if reasons.is_empty() {
+        return "nothing is to be done, and nothing is in the way".into();
+    }
+    let header = ["SCHEDULER", "ABOUT", "SAYS"];
+    let row = |reason: &WhyInfo| {
+        let about = match reason.about_range {
+            true => "this range",
+            false => "all ranges",
+        };
+        [reason.scheduler.clone(), about.into(), reason.text.clone()]
+    };
+    table(header, &[], reasons.iter().map(row))
+}
+
+fn operators(operators: &[OperatorInfo]) -> String {
+    let header = [
+        "OPERATOR", "RANGE", "BY", "STATE", "BEGAN", "GOAL", "STEPS", "NOTE",
+    ];
+    let row = |o: &OperatorInfo| {
+        let note = match o.detail.is_empty() {
+            true => o.reason.clone(),
+            false => format!("{}; {}", o.reason, o.detail),
+        };
+        [
+            o.id.to_string(),
+            o.range.to_string(),
+            o.scheduler.clone(),
+            o.state.clone(),
+            format!("{} ago", duration(o.age_ms)),
+            o.goal.clone(),
+            o.steps.len().to_string(),
+            note,
+        ]
+    };
+    table(header, &[0, 1, 6], operators.iter().map(row))
+}
+
+fn schedulers(schedulers: &[SchedulerInfo]) -> String {
+    let header = ["SCHEDULER", "STATE", "SAYS"];
+    let row = |s: &SchedulerInfo| {
+        let state = if s.enabled { "on" } else { "off" };
+        [s.name.clone(), state.into(), s.reasons.join("; ")]
+    };
+    table(header, &[], schedulers.iter().map(row))
+}
+
+fn ranges<'a>(ranges: impl IntoIterator<Item = &'a RangeInfo>, names: &Names) -> String {
     let header = [
         "RANGE", "START", "END", "EPOCH", "LEADER", "TERM", "REPLICAS", "SIZE", "KEYS",
     ];
@@ -109,9 +213,9 @@ fn ranges<'a>(ranges: impl IntoIterator<Item = &'a RangeInfo>) -> String {
             format!("{}.{}", range.conf_version, range.version),
             range
                 .leader
-                .map_or("none known".into(), |store| format!("store {store}")),
+                .map_or("none known".into(), |store| name(names, store)),
             range.term.to_string(),
-            replicas(range),
+            replicas(range, names),
             bytes(range.size_bytes),
             range.keys.to_string(),
         ]
@@ -119,8 +223,8 @@ fn ranges<'a>(ranges: impl IntoIterator<Item = &'a RangeInfo>) -> String {
     table(header, &[0, 5, 7, 8], rows)
 }
 
-/// Stores by number; anything but a healthy voter says so.
-fn replicas(range: &RangeInfo) -> String {
+/// Anything but a healthy voter says so.
+fn replicas(range: &RangeInfo, names: &Names) -> String {
     let replica = |replica: &super::wire::ReplicaInfo| {
         let role = match replica.role.as_str() {
             "voter" => String::new(),
@@ -128,7 +232,7 @@ fn replicas(range: &RangeInfo) -> String {
         };
         format!(
             "{}{role}{}",
-            replica.store,
+            name(names, replica.store),
             if replica.lagging { " lagging" } else { "" }
         )
     };
@@ -140,7 +244,7 @@ fn replicas(range: &RangeInfo) -> String {
         .join(", ")
 }
 
-fn detail(detail: &RangeDetail) -> String {
+fn detail(detail: &RangeDetail, names: &Names) -> String {
     let header = [
         "REPLICA",
         "STORE",
@@ -154,7 +258,7 @@ fn detail(detail: &RangeDetail) -> String {
         "NOTE",
     ];
     let rows = detail.replicas.iter().map(|replica| {
-        let (id, store) = (replica.id.to_string(), replica.store.to_string());
+        let (id, store) = (replica.id.to_string(), name(names, replica.store));
         let none = String::new;
         match &replica.state {
             ReplicaState::Raft(raft) => [
@@ -186,8 +290,8 @@ fn detail(detail: &RangeDetail) -> String {
             }
         }
     });
-    let replicas = table(header, &[0, 1, 3, 4, 5, 6, 7, 8], rows);
-    format!("{}\n\n{replicas}", ranges([&detail.range]))
+    let replicas = table(header, &[0, 3, 4, 5, 6, 7, 8], rows);
+    format!("{}\n\n{replicas}", ranges([&detail.range], names))
 }
 
 fn note(raft: &RaftState) -> String {
@@ -201,8 +305,8 @@ fn note(raft: &RaftState) -> String {
     notes.join(", ")
 }
 
-fn split(done: &SplitDone) -> String {
-    ranges([&done.left, &done.right])
+fn split(done: &SplitDone, names: &Names) -> String {
+    ranges([&done.left, &done.right], names)
 }
 
 fn settings(settings: &[Setting]) -> String {
@@ -315,7 +419,8 @@ mod tests {
     }
 
     fn render_json<T: serde::Serialize>(command: &CtlCommand, reply: &T) -> String {
-        render(command, &serde_json::to_string(reply).unwrap()).unwrap()
+        let names = Names::from([(1, "n1".to_owned())]);
+        render(command, &serde_json::to_string(reply).unwrap(), &names).unwrap()
     }
 
     #[test]
@@ -323,10 +428,9 @@ mod tests {
         assert_eq!(
             render_json(&CtlCommand::RangeList, &vec![range()]),
             concat!(
-                " RANGE  START      END        EPOCH  LEADER   TERM  REPLICAS              SIZE  KEYS\n",
-                "     7  beginning  slot 5461  2.3    store 1     9  1, 2 learner lagging  3.0 MiB    40",
+                " RANGE  START      END        EPOCH  LEADER  TERM  REPLICAS                        SIZE  KEYS\n",
+                "     7  beginning  slot 5461  2.3    n1         9  n1, store 2 learner lagging  3.0 MiB    40",
             )
-            .replace("SIZE  KEYS", "   SIZE  KEYS")
         );
     }
 

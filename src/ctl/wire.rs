@@ -10,6 +10,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Metadata of an UNAVAILABLE: where the placement driver's leader is.
+pub const LEADER_HINT: &str = "rangekv-leader";
+
 /// A command; each names its reply.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -20,6 +23,18 @@ pub enum CtlCommand {
     Overview,
     /// → `Vec<`[`StoreInfo`]`>`, by id.
     StoreList,
+    /// → [`StoreDetail`]
+    StoreShow {
+        /// Its id or name.
+        store: String,
+    },
+    /// Has a store emptied, or used again. → [`Drain`]
+    StoreDrain {
+        /// Its id or name.
+        store: String,
+        /// Use it again.
+        undo: bool,
+    },
     /// Takes a store that is down, or holds nothing, out of the cluster for ever.
     /// → [`StoreInfo`]
     StoreRemove {
@@ -44,17 +59,144 @@ pub enum CtlCommand {
     RangeTransferLeader {
         /// The range's id.
         range: u64,
-        /// The store that shall lead.
-        store: u64,
+        /// Id or name of the store that shall lead.
+        store: String,
+    },
+    /// Joins a range with its right neighbour. → [`RangeInfo`]
+    RangeMerge {
+        /// The one on the left, which keeps its id.
+        range: u64,
+    },
+    /// Replaces a replica. → [`Change`]
+    RangeMove {
+        /// The range's id.
+        range: u64,
+        /// Id or name of the store that has a replica.
+        from: String,
+        /// Id or name of the store that shall have one.
+        to: String,
+    },
+    /// → `Vec<`[`WhyInfo`]`>`
+    RangeWhy {
+        /// The range's id.
+        range: u64,
+    },
+    /// A member more of the placement driver's group. → [`Change`]
+    PlacementAdd {
+        /// Id or name of the store.
+        store: String,
+        /// Without a vote.
+        learner: bool,
+    },
+    /// A member less. → [`Change`]
+    PlacementRemove {
+        /// Id or name of the store.
+        store: String,
+    },
+    /// Has the placement driver change the members of a range. → [`OperatorInfo`], as it begins;
+    /// of the change that is under way, if a person has ordered one already.
+    RangeChange {
+        /// The range's id.
+        range: u64,
+        /// How.
+        change: ManualChange,
+    },
+    /// Under way. → `Vec<`[`OperatorInfo`]`>`
+    OperatorList,
+    /// Ended, the newest last. → `Vec<`[`OperatorInfo`]`>`
+    OperatorHistory,
+    /// Stops one. → [`OperatorInfo`]
+    OperatorCancel {
+        /// The operator's id.
+        id: u64,
+    },
+    /// → `Vec<`[`SchedulerInfo`]`>`, in order of urgency.
+    SchedulerList,
+    /// → `Option<`[`OperatorInfo`]`>`; `None` = not known, or no longer
+    OperatorShow {
+        /// The operator's id.
+        id: u64,
     },
     /// → `Vec<`[`Setting`]`>`, by name.
     ConfigList,
+    /// → [`Setting`]
+    ConfigGet {
+        /// As listed by `ConfigList`.
+        name: String,
+    },
     /// → [`Setting`]
     ConfigSet {
         /// As listed by `ConfigList`.
         name: String,
         /// With a unit where it has one, such as `30s` or `64MiB`.
         value: String,
+    },
+}
+
+impl CtlCommand {
+    /// Whether it is more than a question.
+    pub fn changes(&self) -> bool {
+        match self {
+            Self::Status
+            | Self::Overview
+            | Self::StoreList
+            | Self::StoreShow { .. }
+            | Self::RangeList
+            | Self::RangeShow { .. }
+            | Self::RangeWhy { .. }
+            | Self::OperatorList
+            | Self::OperatorHistory
+            | Self::OperatorShow { .. }
+            | Self::SchedulerList
+            | Self::ConfigList
+            | Self::ConfigGet { .. } => false,
+            Self::StoreDrain { .. }
+            | Self::StoreRemove { .. }
+            | Self::RangeSplit { .. }
+            | Self::RangeTransferLeader { .. }
+            | Self::RangeMerge { .. }
+            | Self::RangeMove { .. }
+            | Self::RangeChange { .. }
+            | Self::PlacementAdd { .. }
+            | Self::PlacementRemove { .. }
+            | Self::OperatorCancel { .. }
+            | Self::ConfigSet { .. } => true,
+        }
+    }
+}
+
+/// A change of a range's members that a person orders.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ManualChange {
+    /// A replica where there is none.
+    Add {
+        /// The store.
+        store: u64,
+        /// It is promoted as soon as it has caught up.
+        voter: bool,
+    },
+    /// A learner becomes a voter.
+    Promote {
+        /// The store.
+        store: u64,
+    },
+    /// A voter becomes a learner.
+    Demote {
+        /// The store.
+        store: u64,
+    },
+    /// A replica goes.
+    Remove {
+        /// The store.
+        store: u64,
+    },
+    /// A replica is replaced by one on another store.
+    Move {
+        /// Has one.
+        from: u64,
+        /// Has none.
+        to: u64,
     },
 }
 
@@ -171,6 +313,69 @@ pub struct StoreInfo {
     pub uptime_ms: u64,
     /// Since its last heartbeat reached the placement driver; `None` = it never did.
     pub heartbeat_age_ms: Option<u64>,
+}
+
+/// A store, and what it holds.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct StoreDetail {
+    /// The store.
+    pub store: StoreInfo,
+    /// If it is being emptied.
+    pub drain: Option<Drain>,
+    /// Ranges of which it holds a replica, in key order.
+    pub ranges: Vec<RangeInfo>,
+}
+
+/// What is common to the replies about what takes its time.
+#[derive(Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Underway {
+    /// Nothing goes on any more.
+    pub done: bool,
+    /// For people.
+    pub waits_for: String,
+}
+
+/// How far a store that is being emptied has come.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// The store.
+    pub store: u64,
+    /// Its name.
+    pub name: String,
+    /// It is being emptied, and not used as any other.
+    pub draining: bool,
+    /// Ranges that it still leads.
+    pub leaders: u64,
+    /// Replicas that it still holds.
+    pub replicas: u64,
+    /// The most that it has held since it drains.
+    pub replicas_at_first: u64,
+    /// It is empty, or not to be.
+    pub done: bool,
+    /// For people; empty when done.
+    pub waits_for: String,
+}
+
+/// A change of a range's members.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// As it is now.
+    pub range: RangeInfo,
+    /// The range is as wished.
+    pub done: bool,
+    /// For people; empty when done.
+    pub waits_for: String,
+}
+
+/// A reason why a range is where it is.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
+pub struct WhyInfo {
+    /// Who says so.
+    pub scheduler: String,
+    /// About this range, not about all.
+    pub about_range: bool,
+    /// For people.
+    pub text: String,
 }
 
 /// A range, as the placement driver knows it.
@@ -320,8 +525,11 @@ mod tests {
                 r#"{"command":"range-split","range":null,"key":"200001"}"#,
             ),
             (
-                CtlCommand::RangeTransferLeader { range: 7, store: 2 },
-                r#"{"command":"range-transfer-leader","range":7,"store":2}"#,
+                CtlCommand::RangeTransferLeader {
+                    range: 7,
+                    store: "n2".into(),
+                },
+                r#"{"command":"range-transfer-leader","range":7,"store":"n2"}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&command).unwrap(), json);

@@ -133,7 +133,10 @@ pub async fn detailed(node: &Running, vitals: &Vitals, snapshot: Option<&Snapsho
     let held: Vec<RangeId> = node.shared.routes().iter().map(|(d, _)| d.id).collect();
     let ask = |range: &RangeId| {
         let range = *range;
-        async move { (range, replica_status(node, range, me).await) }
+        async move {
+            let status = replica_status(node, range, me).await;
+            (range, status.map_err(|error| error.to_string()))
+        }
     };
     // A stuck worker would answer none of them.
     let asked = match vitals.stuck {

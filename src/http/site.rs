@@ -247,8 +247,8 @@ async fn one_range(
         let snapshot = site.snapshot().await?;
         let detail = ask(site.node()?, &CtlCommand::RangeShow { range }).await;
         let detail = detail.map_err(|failure| match failure {
-            CtlFailure::Refused(why) => Failure::NotFound(why),
-            CtlFailure::Unavailable(why) => unavailable(&snapshot, why),
+            CtlFailure::Unavailable(why) | CtlFailure::Unknown(why) => unavailable(&snapshot, why),
+            refused => Failure::NotFound(refused.to_string()),
         })?;
         let detail = serde_json::from_value(detail).map_err(|e| unavailable(&snapshot, e))?;
         Ok(placement::range(&snapshot, detail))
@@ -269,11 +269,13 @@ async fn set_config(
         let command = placement::set_config(content_type, &body)?;
         match ask(site.node()?, &command).await {
             Ok(setting) => Ok(Answer::json(&setting)),
-            Err(CtlFailure::Refused(why)) => Err(Failure::BadRequest(why)),
-            Err(CtlFailure::Unavailable(why)) => match site.snapshot().await {
-                Ok(snapshot) => Err(unavailable(&snapshot, why)),
-                Err(_) => Err(Failure::unavailable(why)),
-            },
+            Err(CtlFailure::Unavailable(why) | CtlFailure::Unknown(why)) => {
+                match site.snapshot().await {
+                    Ok(snapshot) => Err(unavailable(&snapshot, why)),
+                    Err(_) => Err(Failure::unavailable(why)),
+                }
+            }
+            Err(refused) => Err(Failure::BadRequest(refused.to_string())),
         }
     })
     .await

@@ -84,9 +84,7 @@ impl Snapshot {
         let asked = tokio::time::timeout(ANSWER_TIME_MAX, ask(node, &CtlCommand::Overview)).await;
         let overview = match asked {
             Ok(Ok(overview)) => overview,
-            Ok(Err(CtlFailure::Refused(why) | CtlFailure::Unavailable(why))) => {
-                return Err(Failure::unavailable(why));
-            }
+            Ok(Err(failure)) => return Err(Failure::unavailable(failure.to_string())),
             Err(_) if node.pulse.is_stuck() => {
                 return Err(Failure::unavailable(
                     "this store's worker has not finished a step for seconds: its disk hangs, or \

@@ -53,6 +53,8 @@ struct Where {
     leader: Option<LeaderHint>,
     /// Whom to ask in turn if the leader is unknown.
     others: Vec<StoreId>,
+    /// Whom to ask now and then besides: the members known may all have been replaced.
+    strangers: Vec<StoreId>,
 }
 
 impl Calls {
@@ -243,10 +245,9 @@ impl Calls {
     /// cache forgets a leader that does not answer as one.
     fn choose(&self, target: Target<'_>, tries: u32, told: Option<LeaderHint>) -> Option<Asked> {
         let place = self.locate(target)?;
-        let turn = || place.others.get(tries as usize % place.others.len().max(1));
         let (store, term) = match place.leader.or(told) {
             Some(hint) => (hint.store, hint.term),
-            None => (*turn()?, 0),
+            None => (place.turn(tries as usize)?, 0),
         };
         Some(Asked {
             range: place.range,
@@ -257,35 +258,47 @@ impl Calls {
     }
 
     fn locate(&self, target: Target<'_>) -> Option<Where> {
-        let placement = matches!(target, Target::Placement);
-        let Some(route) = self.route(target) else {
-            // A store that has just joined knows some stores, but no ranges.
-            return placement.then(|| Where {
-                range: PLACEMENT_RANGE,
-                version: PLACEMENT_VERSION,
-                leader: None,
-                others: self.book.all().into_keys().collect(),
+        if let Some(route) = self.route(target) {
+            let RangeDescriptor {
+                id,
+                epoch,
+                replicas,
+                ..
+            } = &route.descriptor;
+            let others: Vec<StoreId> = replicas.iter().map(|r| r.store).collect();
+            let mut strangers = Vec::new();
+            if *id == PLACEMENT_RANGE {
+                let all = self.book.all().into_keys();
+                strangers.extend(all.filter(|store| !others.contains(store)));
+            }
+            return Some(Where {
+                range: *id,
+                version: epoch.version,
+                leader: route.leader,
+                others,
+                strangers,
             });
-        };
-        let RangeDescriptor {
-            id,
-            epoch,
-            replicas,
-            ..
-        } = &route.descriptor;
-        let mut others: Vec<StoreId> = replicas.iter().map(|r| r.store).collect();
-        if placement {
-            // Who was away while it moved finds it again: it may be on any store.
-            let all = self.book.all().into_keys();
-            let more: Vec<StoreId> = all.filter(|s| !others.contains(s)).collect();
-            others.extend(more);
         }
-        Some(Where {
-            range: *id,
-            version: epoch.version,
-            leader: route.leader,
-            others,
+        // A store that has just joined knows some stores, but no ranges.
+        matches!(target, Target::Placement).then(|| Where {
+            range: PLACEMENT_RANGE,
+            version: PLACEMENT_VERSION,
+            leader: None,
+            others: self.book.all().into_keys().collect(),
+            strangers: Vec::new(),
         })
+    }
+}
+
+impl Where {
+    /// Whom to ask at the `tries`th attempt: every fourth time a stranger, if there are any.
+    fn turn(&self, tries: usize) -> Option<StoreId> {
+        match self.strangers.len() {
+            0 => self.others.get(tries % self.others.len().max(1)),
+            count if tries % 4 == 3 => self.strangers.get(tries / 4 % count),
+            _ => self.others.get(tries % self.others.len().max(1)),
+        }
+        .copied()
     }
 }
 
@@ -317,4 +330,31 @@ pub async fn identify(address: &str) -> Result<pb::Identity, tonic::Status> {
     request.set_timeout(TRY_TIME_MAX);
     let mut client = dial(address).await?;
     Ok(client.identify(request).await?.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_are_asked_in_turn_and_strangers_now_and_then() {
+        let store = |ids: &[u64]| ids.iter().map(|id| StoreId(*id)).collect::<Vec<_>>();
+        let mut place = Where {
+            range: PLACEMENT_RANGE,
+            version: 1,
+            leader: None,
+            others: store(&[1, 2, 3]),
+            strangers: store(&[8, 9]),
+        };
+        let asked = |place: &Where| -> Vec<u64> {
+            (1..=12)
+                .filter_map(|tries| Some(place.turn(tries)?.0))
+                .collect()
+        };
+        assert_eq!(asked(&place), [2, 3, 8, 2, 3, 1, 9, 3, 1, 2, 8, 1]);
+        place.strangers.clear();
+        assert_eq!(asked(&place), [2, 3, 1, 2, 3, 1, 2, 3, 1, 2, 3, 1]);
+        place.others.clear();
+        assert!(asked(&place).is_empty());
+    }
 }

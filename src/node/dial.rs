@@ -21,16 +21,20 @@ pub const CONNECTION_WINDOW: u32 = 16 << 20;
 
 /// A client of the store at `address` (`host:port`), connected.
 pub async fn dial(address: &str) -> Result<InternalClient<Channel>, tonic::Status> {
+    Ok(InternalClient::new(connect(address).await?)
+        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(usize::MAX))
+}
+
+/// A connection to the store at `address`, for any of its services.
+pub async fn connect(address: &str) -> Result<Channel, tonic::Status> {
     let endpoint = endpoint(address)?;
     let connect = tokio::time::timeout(CONNECT_TIME_MAX, endpoint.connect());
     let unavailable = |why: String| tonic::Status::unavailable(format!("{address}: {why}"));
-    let channel = connect
+    connect
         .await
         .map_err(|_| unavailable(format!("no connection within {CONNECT_TIME_MAX:?}")))?
-        .map_err(|e| unavailable(root_cause(&e)))?;
-    Ok(InternalClient::new(channel)
-        .max_decoding_message_size(GRPC_MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(usize::MAX))
+        .map_err(|e| unavailable(root_cause(&e)))
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, tonic::Status> {

@@ -16,7 +16,7 @@ use super::options::{FirstStart, Member, Options};
 use super::prepare::prepare;
 use super::running::Running;
 use super::seat::{Addresses, Seat};
-use super::service::Service;
+use super::service::Here;
 use super::sweep;
 use super::waiting;
 use super::watchdog::Pulse;
@@ -96,8 +96,11 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         book.clone(),
     );
     let running = Arc::new(OnceLock::new());
-    let service = Service::new(seat.clone(), running.clone());
-    let (health, grpc_server) = grpc::serve(grpc_listener, service, &seat.addresses().http).await?;
+    let here = Here {
+        seat: seat.clone(),
+        running: running.clone(),
+    };
+    let (health, grpc_server) = grpc::serve(grpc_listener, here, &seat.addresses().http).await?;
     let mut background: JoinSet<anyhow::Result<()>> = JoinSet::new();
     background.spawn(grpc_server);
     let site = Site::new(seat.clone(), running.clone(), started);
@@ -149,9 +152,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     if outcome.is_ok() {
         site.stop();
         health_reports.abort();
-        health
-            .set_service_status("", ServingStatus::NotServing)
-            .await;
+        grpc::report(&health, ServingStatus::NotServing).await;
         let leave = async {
             drain(&node).await;
             if let Some(door) = dynamo_door {
@@ -205,7 +206,7 @@ async fn report_health(health: HealthReporter, pulse: Arc<Pulse>) -> anyhow::Res
             false => ServingStatus::Serving,
             true => ServingStatus::NotServing,
         };
-        health.set_service_status("", status).await;
+        grpc::report(&health, status).await;
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }

@@ -3,6 +3,7 @@
 //! Listens before the store has a seat: then it says who it is, takes a seat that is offered,
 //! and refuses everything else.
 
+use super::calls::Target;
 use super::dial::CONNECT_TIME_MAX;
 use super::frame::{Frame, Reader};
 use super::greeting::Greeting;
@@ -11,7 +12,9 @@ use super::link;
 use super::replies::Replies;
 use super::running::Running;
 use super::seat::Seat;
+use crate::admin::failure::Failure;
 use crate::ctl::server as ctl;
+use crate::ctl::wire::LEADER_HINT;
 use rangekv_proto::frame::get_request;
 use rangekv_proto::internal::internal_server::Internal;
 use rangekv_proto::internal::{
@@ -27,17 +30,21 @@ use tonic::{Request, Response, Status, Streaming};
 /// See the module's documentation.
 #[derive(Clone)]
 pub struct Service {
-    seat: Arc<Seat>,
-    running: Arc<OnceLock<Arc<Running>>>,
+    here: Here,
 }
 
-impl Service {
-    /// Answers for `seat`; for `running` as soon as it is set.
-    pub fn new(seat: Arc<Seat>, running: Arc<OnceLock<Arc<Running>>>) -> Self {
-        Service { seat, running }
-    }
+/// This store, which may be waiting for its seat.
+#[derive(Clone)]
+pub struct Here {
+    /// What it has or will have.
+    pub seat: Arc<Seat>,
+    /// Set once it runs.
+    pub running: Arc<OnceLock<Arc<Running>>>,
+}
 
-    fn running(&self) -> Result<&Arc<Running>, Status> {
+impl Here {
+    /// The running store, or the answer to whoever needs one.
+    pub fn running(&self) -> Result<&Arc<Running>, Status> {
         self.running.get().ok_or_else(|| {
             let notice = self.seat.notice().map(|n| format!(": {n}"));
             Status::unavailable(format!(
@@ -47,13 +54,33 @@ impl Service {
             ))
         })
     }
+}
+
+impl Service {
+    /// Answers for the seat; for the running store as soon as there is one.
+    pub fn new(here: Here) -> Self {
+        Service { here }
+    }
+
+    /// Somebody else may have the answer: the placement driver's leader, if it is known.
+    fn unavailable(&self, why: String) -> Status {
+        let mut status = Status::unavailable(why);
+        let hint = self.here.running.get().and_then(|node| {
+            let leader = node.calls.route(Target::Placement)?.leader?.store;
+            node.book.grpc(leader)
+        });
+        if let Some(address) = hint.and_then(|address| address.parse().ok()) {
+            status.metadata_mut().insert(LEADER_HINT, address);
+        }
+        status
+    }
 
     /// The caller, if it is of this cluster and means this store.
     fn greeted(&self, greeting: &Greeting) -> Result<&Arc<Running>, Status> {
-        if self.seat.identity().is_none() {
-            self.seat.was_called(greeting);
+        if self.here.seat.identity().is_none() {
+            self.here.seat.was_called(greeting);
         }
-        let running = self.running()?;
+        let running = self.here.running()?;
         greeting.check(&running.identity)?;
         Ok(running)
     }
@@ -97,25 +124,25 @@ impl Internal for Service {
     }
 
     async fn identify(&self, _: Request<ProbeRequest>) -> Result<Response<Identity>, Status> {
-        Ok(Response::new(self.seat.describe()))
+        Ok(Response::new(self.here.seat.describe()))
     }
 
     async fn initialise_store(
         &self,
         request: Request<Initialise>,
     ) -> Result<Response<InitialiseReply>, Status> {
-        let (seat, offer) = (self.seat.clone(), request.into_inner());
+        let (seat, offer) = (self.here.seat.clone(), request.into_inner());
         let taken = tokio::task::spawn_blocking(move || seat.take(&offer)).await;
         let taken = taken.map_err(|e| Status::internal(e.to_string()))?;
         Ok(Response::new(InitialiseReply {
             accepted: taken.is_ok(),
             reason: taken.err().unwrap_or_default(),
-            identity: Some(self.seat.describe()),
+            identity: Some(self.here.seat.describe()),
         }))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let calls = &self.running()?.calls;
+        let calls = &self.here.running()?.calls;
         let reply = join::answer(calls, request.into_inner()).await?;
         Ok(Response::new(reply))
     }
@@ -123,17 +150,18 @@ impl Internal for Service {
     async fn ctl(&self, request: Request<CtlRequest>) -> Result<Response<CtlReply>, Status> {
         let passed_on = request.metadata().contains_key(ctl::PASSED_ON);
         let json = request.into_inner().json;
-        match ctl::answer(self.running()?, &json, passed_on).await {
-            Ok(json) => Ok(Response::new(CtlReply {
-                json,
-                error: String::new(),
-            })),
-            Err(ctl::Failure::Refused(error)) => Ok(Response::new(CtlReply {
-                json: String::new(),
-                error,
-            })),
-            Err(ctl::Failure::Unavailable(why)) => Err(Status::unavailable(why)),
-        }
+        let (json, error, outcome_unknown) =
+            match ctl::answer(self.here.running()?, &json, passed_on).await {
+                Ok(json) => (json, String::new(), false),
+                Err(Failure::Unavailable(why)) => return Err(self.unavailable(why)),
+                Err(Failure::Unknown(why)) => (String::new(), why, true),
+                Err(refused) => (String::new(), refused.to_string(), false),
+            };
+        Ok(Response::new(CtlReply {
+            json,
+            error,
+            outcome_unknown,
+        }))
     }
 }
 

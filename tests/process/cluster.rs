@@ -104,6 +104,14 @@ impl Cluster {
         self.nodes.push(node);
     }
 
+    /// A further node, which joins by asking the first; not started.
+    pub fn add_joining(&mut self) -> &mut Node {
+        let mut node = Node::new(self.nodes.len() + 1, self.root.path());
+        node.flags = vec!["--join".into(), self.nodes[0].grpc.to_string()];
+        self.nodes.push(node);
+        self.nodes.last_mut().expect("just added")
+    }
+
     /// The cluster's directory.
     pub fn root(&self) -> &Path {
         self.root.path()

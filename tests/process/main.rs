@@ -2,10 +2,10 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`placing`], [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP. What they are made
-//! of: [`process`] and [`cluster`] run nodes, [`operator`] asks
-//! them as an operator does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a
-//! [`ledger`], and [`stale`] looks for reads that are too old.
+//! [`placing`], [`steering`], [`grpc`], [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP. What
+//! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
+//! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
+//! looks for reads that are too old.
 //!
 //! Nothing here is asserted about speed. Where a test waits, it waits long.
 
@@ -20,6 +20,10 @@ mod pausing;
 mod reshaping;
 
 mod placing;
+
+mod steering;
+
+mod grpc;
 
 mod power;
 

@@ -1,6 +1,9 @@
 //! The cluster, its stores and ranges, as the placement driver's leader or one store sees it.
 
 use super::{operators, Failure};
+use crate::admin::groups::{leader_status, replica_status};
+use crate::admin::ranges::no_range;
+use crate::admin::stores::role_name;
 use crate::ctl::hex;
 use crate::ctl::wire::{
     Overview, RaftState, RangeDetail, RangeInfo, ReplicaDetail, ReplicaInfo, ReplicaState,
@@ -9,16 +12,15 @@ use crate::ctl::wire::{
 use crate::node::calls::Target;
 use crate::node::placement::now_ms;
 use crate::node::running::Running;
-use prost::Message;
 use rangekv_pd::config::Config;
 use rangekv_pd::leader::{Leader, RangeStatus, SchedulerStatus, StoreStatus};
 use rangekv_pd::state::StoreState;
-use rangekv_proto::internal::{
-    admin_command, AdminCommand, PlacementState, ReplicaStatus, StoreRecord,
-};
-use rangekv_proto::{
-    Body, LeaderHint, RangeDescriptor, RangeId, ReplicaRole, Request, StoreId, PLACEMENT_RANGE,
-};
+use rangekv_proto::internal::{PlacementState, ReplicaStatus, StoreRecord};
+use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaRole, StoreId, PLACEMENT_RANGE};
+use std::time::Duration;
+
+/// A range without a leader is shown as it was last heard of, after this long.
+const LEADER_PATIENCE: Duration = Duration::from_millis(500);
 
 /// What is known of one range.
 struct Known {
@@ -185,13 +187,7 @@ pub fn range_info(
     let replica = |r: &rangekv_proto::Replica| ReplicaInfo {
         id: r.id.0,
         store: r.store.0,
-        role: match r.role {
-            ReplicaRole::Voter => "voter",
-            ReplicaRole::Learner => "learner",
-            ReplicaRole::IncomingVoter => "incoming-voter",
-            ReplicaRole::DemotingVoter => "demoting-voter",
-        }
-        .into(),
+        role: role_name(r.role).into(),
         lagging: lagging(r),
     };
     RangeInfo {
@@ -216,13 +212,17 @@ pub async fn range(node: &Running, range: u64) -> Result<RangeDetail, Failure> {
         .calls
         .route(Target::Range(RangeId(range)))
         .ok_or_else(|| no_range(range))?;
-    let descriptor = &route.descriptor;
+    // What the leader says is newer than what was last heard.
+    let descriptor = match leader_status(node, RangeId(range), LEADER_PATIENCE).await {
+        Ok((_, descriptor)) => descriptor,
+        Err(_) => route.descriptor.clone(),
+    };
     let ask = |replica: &rangekv_proto::Replica| {
         let (id, store) = (replica.id.0, replica.store);
         async move {
             let state = match replica_status(node, RangeId(range), store).await {
                 Ok(status) => ReplicaState::Raft(raft_state(&status)),
-                Err(error) => ReplicaState::Error(error),
+                Err(error) => ReplicaState::Error(error.to_string()),
             };
             ReplicaDetail {
                 id,
@@ -232,7 +232,7 @@ pub async fn range(node: &Running, range: u64) -> Result<RangeDetail, Failure> {
         }
     };
     let replicas = futures::future::join_all(descriptor.replicas.iter().map(ask)).await;
-    let mut info = range_info(descriptor, route.leader, |_| false);
+    let mut info = range_info(&descriptor, route.leader, |_| false);
     let led = replicas.iter().find_map(|r| match &r.state {
         ReplicaState::Raft(raft) if raft.role == "leader" => Some((r.store, raft)),
         _ => None,
@@ -244,26 +244,6 @@ pub async fn range(node: &Running, range: u64) -> Result<RangeDetail, Failure> {
         range: info,
         replicas,
     })
-}
-
-/// What the replica on `store` says of itself.
-pub async fn replica_status(
-    node: &Running,
-    range: RangeId,
-    store: StoreId,
-) -> Result<ReplicaStatus, String> {
-    let command = AdminCommand {
-        kind: Some(admin_command::Kind::Status(true)),
-    };
-    let request = Request {
-        range,
-        version: 0,
-        term: 0,
-        body: Body::Admin(command.encode_to_vec().into()),
-    };
-    let reply = node.calls.ask(store, request).await;
-    let reply = reply.map_err(|e| e.to_string())?;
-    ReplicaStatus::decode(reply).map_err(|e| e.to_string())
 }
 
 fn raft_state(status: &ReplicaStatus) -> RaftState {
@@ -285,11 +265,4 @@ fn raft_state(status: &ReplicaStatus) -> RaftState {
         lease_remaining_ms: status.lease_remaining_ms,
         size_bytes: status.size_bytes,
     }
-}
-
-/// A range that this store has not heard of may be one that was split off a moment ago.
-pub fn no_range(range: u64) -> Failure {
-    Failure::Refused(format!(
-        "there is no range {range}; `rangekv ctl range list` lists them"
-    ))
 }

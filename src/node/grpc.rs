@@ -1,9 +1,7 @@
 //! The gRPC port: the service between stores, those for operators, health, reflection; and the links of
 //! other stores, told from gRPC by their first byte.
 
-use super::dial::{
-    CONNECTION_WINDOW, CONNECT_TIME_MAX, GRPC_MESSAGE_BYTES_MAX, STREAM_WINDOW,
-};
+use super::dial::{CONNECTION_WINDOW, CONNECT_TIME_MAX, GRPC_MESSAGE_BYTES_MAX, STREAM_WINDOW};
 use super::frame::MAGIC;
 use super::service::{Here, Service};
 use crate::grpc::distribution;

@@ -70,7 +70,10 @@ pub async fn run(node: Arc<Running>) {
             };
             let (id, at_ms) = (range.id, clock::wall_ms());
             let writes = cell.writes.load(Ordering::Relaxed);
-            if swept.get(&id).is_some_and(|last| !last.is_due(writes, at_ms)) {
+            if swept
+                .get(&id)
+                .is_some_and(|last| !last.is_due(writes, at_ms))
+            {
                 continue;
             }
             // A pass that was stopped begins anew with the next look.

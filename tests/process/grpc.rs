@@ -42,7 +42,7 @@ fn check(script: &str, arguments: &[String]) {
 }
 
 /// The Python that `./x setup` keeps beside the build products.
-fn python() -> PathBuf {
+pub fn python() -> PathBuf {
     let products = PathBuf::from(env!("CARGO_BIN_EXE_rangekv"));
     let target = products.ancestors().nth(2).expect("target/release/rangekv");
     let python = target.join("python/bin/python3");

@@ -533,8 +533,7 @@ impl Worker {
             if let Some(t) = self.tombstones.get(range) {
                 let planted = bugs::active(Bug::RemovedReplicaVotes);
                 assert!(
-                    planted ||
-                    t.replica < r.id,
+                    planted || t.replica < r.id,
                     "range {range}: replica {} lives below its tombstone {}",
                     r.id,
                     t.replica

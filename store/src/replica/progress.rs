@@ -15,7 +15,12 @@ impl Replica {
         let last = self.raw.raft.raft_log.last_index();
         let near = |matched: u64| matched > 0 && matched + config.catch_up_entries_max >= last;
         let all = self.raw.raft.prs().iter();
-        let current = all.filter(|(_, p)| p.state == ProgressState::Replicate && near(p.matched));
+        let current = all.filter(|(_, p)| match p.state {
+            ProgressState::Replicate => near(p.matched),
+            // After a lost message raft probes with the next entry. In an idle range there is none.
+            ProgressState::Probe => p.recent_active && p.matched == last,
+            ProgressState::Snapshot => false,
+        });
         let others = current
             .map(|(id, _)| ReplicaId(*id))
             .filter(|id| *id != self.id && self.peers.get(id).is_some_and(|s| is_live(*s)));

@@ -32,6 +32,8 @@ impl Cluster {
         let healed_at = self.schedule.now();
         self.schedule.after(LOOK_EVERY, Event::Ending);
         self.run_until(healed_at + CLIENTS_GO_ON)?;
+        // By now no older command is on its way that could undo this.
+        self.set_all_again();
         self.clients_stopped = true;
         let deadline = healed_at + WELL_WITHIN;
         self.run_until_well(deadline)?;

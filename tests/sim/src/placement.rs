@@ -151,6 +151,10 @@ impl Cluster {
         if !self.has_placement() {
             return;
         }
+        for node in self.nodes.iter_mut().filter_map(|n| n.process.as_mut()) {
+            let calls = &mut node.placement.calls;
+            calls.retain(|_, call| !matches!(call.purpose, Purpose::Command));
+        }
         self.begin_placement();
         for store in self.lasting_stores() {
             self.set_store_state(store, u32::from(self.draining == Some(store)));

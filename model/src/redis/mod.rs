@@ -433,7 +433,14 @@ mod tests {
                 Bytes::from("\x40"),
                 Some(end.clone()),
             ),
-            (end.clone(), Bytes::new(), Bytes::from("\x40"), None),
+            // Where items of tables lie: at any of them.
+            (
+                end.clone(),
+                Bytes::new(),
+                Bytes::from("\x40\x01"),
+                Some(Bytes::from("\x40\x01")),
+            ),
+            (end.clone(), Bytes::new(), Bytes::from("\x50"), None),
         ] {
             assert_eq!(
                 RedisModel.split_key(&start, &end, &near),

@@ -1,3 +1,5 @@
+//! Operations on single items.
+
 use crate::cluster::Cluster;
 use serde_json::{json, Value as Json};
 

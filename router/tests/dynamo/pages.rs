@@ -1,3 +1,5 @@
+//! Query and Scan, page by page.
+
 use crate::cluster::Cluster;
 use serde_json::{json, Value as Json};
 

@@ -1,3 +1,5 @@
+//! Tables, from their creation to their deletion.
+
 use crate::cluster::{create, Cluster};
 use serde_json::{json, Value as Json};
 

@@ -17,8 +17,9 @@ impl Replica {
         let all = self.raw.raft.prs().iter();
         let current = all.filter(|(_, p)| match p.state {
             ProgressState::Replicate => near(p.matched),
-            // After a lost message raft probes with the next entry. In an idle range there is none.
-            ProgressState::Probe => p.recent_active && p.matched == last,
+            // After a lost message raft probes with the next entry. In an idle range there is none;
+            // and in a quiesced one nobody answers, so that only its store shows that it lives.
+            ProgressState::Probe => p.matched == last && (p.recent_active || self.quiesced),
             ProgressState::Snapshot => false,
         });
         let others = current

@@ -616,7 +616,10 @@ impl Cluster {
         let newest = leaders.max_by_key(|p| p.placement.leader.term());
         newest.map_or(String::new(), |process| {
             let reasons = process.placement.leader.reasons();
-            reasons.iter().map(|r| format!("\n  {r:?}")).collect()
+            let operators = process.placement.leader.operators();
+            let operators = operators.map(|o| format!("\n  under way: {o:?}"));
+            let reasons = reasons.iter().map(|r| format!("\n  {r:?}"));
+            operators.chain(reasons).collect()
         })
     }
 

@@ -272,6 +272,10 @@ impl Worker {
         for range in quiesced {
             self.awake.remove(&range);
             self.shared.metrics.quiesced_groups.increment();
+            // What was published last may be from before a new member had caught up.
+            if let Some(r) = self.replicas.get(&range) {
+                r.publish_progress(&self.config, &is_live);
+            }
         }
         if bugs::active(Bug::LeaseWhileQuiesced) {
             for r in self.replicas.values_mut() {

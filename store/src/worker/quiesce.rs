@@ -25,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// A quiesced follower asks its leader's store this seldom whether it is still a member,
 /// in looks of [`Worker::ask_whether_members`].
-pub(super) const ASK_EVERY_LOOKS: u64 = 60;
+pub(super) const ASK_EVERY_LOOKS: u64 = 15;
 
 /// What is known of another store.
 #[derive(Default)]

@@ -66,6 +66,8 @@ pub enum Merging {
         source: RangeId,
         /// The epoch that it must have when it freezes.
         source_epoch: Epoch,
+        /// This range's own epoch when it began.
+        own_epoch: Epoch,
         /// Given up. Kept for the source, which may have to be told.
         aborted: bool,
     },
@@ -89,10 +91,18 @@ impl Merging {
                 begun,
                 source,
                 source_epoch: e,
+                own_epoch: own,
                 aborted,
             } => (
                 u8::from(*aborted),
-                vec![*begun, source.0, e.conf_version, e.version],
+                vec![
+                    *begun,
+                    source.0,
+                    e.conf_version,
+                    e.version,
+                    own.conf_version,
+                    own.version,
+                ],
             ),
             Merging::Frozen {
                 target,
@@ -117,6 +127,10 @@ impl Merging {
                 begun: next()?,
                 source: RangeId(next()?),
                 source_epoch: Epoch {
+                    conf_version: next()?,
+                    version: next()?,
+                },
+                own_epoch: Epoch {
                     conf_version: next()?,
                     version: next()?,
                 },
@@ -305,6 +319,7 @@ mod tests {
                 begun: 1 << 40,
                 source: RangeId(7),
                 source_epoch: epoch,
+                own_epoch: Epoch::default(),
                 aborted,
             };
             assert_eq!(Merging::decode(absorbing.encode()), Ok(absorbing));

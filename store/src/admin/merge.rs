@@ -98,6 +98,14 @@ impl Replica {
         }
     }
 
+    /// Whether bounds or members have changed since a merge was begun that was aborted later.
+    pub(crate) fn has_changed_since_merge(&self) -> bool {
+        match self.merging {
+            Some(Merging::Absorbing { own_epoch, .. }) => self.epoch() != own_epoch,
+            _ => false,
+        }
+    }
+
     /// The source of an aborted merge has moved on: nobody needs to know of it any more.
     pub(crate) fn release_merge(&mut self) {
         self.released = true;
@@ -334,6 +342,7 @@ impl Replica {
                         conf_version: b.source_conf_version,
                         version: b.source_version,
                     },
+                    own_epoch: self.epoch(),
                     aborted: false,
                 };
                 self.persist_merging(Some(absorbing), round);
@@ -343,6 +352,7 @@ impl Replica {
                     begun,
                     source,
                     source_epoch,
+                    own_epoch,
                     aborted: false,
                 }) = self.merging
                 else {
@@ -353,6 +363,7 @@ impl Replica {
                     begun,
                     source,
                     source_epoch,
+                    own_epoch,
                     aborted: true,
                 };
                 self.persist_merging(Some(aborted), round);

@@ -49,6 +49,7 @@ impl Worker {
                     source,
                     source_epoch,
                     aborted,
+                    ..
                 }) => {
                     let (begun, source, epoch) = (*begun, *source, *source_epoch);
                     if *aborted {
@@ -113,7 +114,12 @@ impl Worker {
     fn give_up(&mut self, now: Now, target: RangeId, begun: u64, source: RangeId, epoch: Epoch) {
         let careless = bugs::active(Bug::AbortOfAnotherMerge);
         let frozen = self.replicas.get(&source).is_some_and(|s| s.is_frozen());
-        if self.has_moved_on(source, epoch) && !(careless && frozen) {
+        // Its own epoch stays while it is pinned: somebody has seen the source move on.
+        let was_released = self
+            .replicas
+            .get(&target)
+            .is_some_and(|t| t.has_changed_since_merge());
+        if (was_released || self.has_moved_on(source, epoch)) && !(careless && frozen) {
             if let Some(t) = self.replicas.get_mut(&target) {
                 t.release_merge();
             }
@@ -321,15 +327,28 @@ impl Worker {
         let Some(r) = self.replicas.get(&e.range) else {
             return;
         };
-        let removed = self.tombstones.contains_key(&target)
-            && !self.replicas.contains_key(&target)
-            && !self.merged.contains_key(&target);
         let needless = match r.merging() {
-            Some(Merging::Frozen { target: t, .. }) => *t == target && removed,
+            Some(Merging::Frozen {
+                target: t, begun, ..
+            }) => *t == target && !self.will_absorb(target, *begun),
             _ => !member,
         };
         if r.id == e.to && needless {
             self.destroy(now, e.range);
+        }
+    }
+
+    /// Whether this store's replica of `target` has yet to apply the commit of the merge `begun`. It
+    /// has not if it was removed, or is past that by a snapshot whose bounds had shrunk again.
+    fn will_absorb(&self, target: RangeId, begun: u64) -> bool {
+        match self.replicas.get(&target) {
+            Some(t) if t.descriptor.is_some() => {
+                let absorbing = matches!(t.merging(), Some(Merging::Absorbing { begun: b, .. })
+                    if *b == begun);
+                absorbing || t.applied.index < begun
+            }
+            Some(_) => true,
+            None => !self.merged.contains_key(&target) && !self.tombstones.contains_key(&target),
         }
     }
 

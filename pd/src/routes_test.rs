@@ -60,6 +60,23 @@ fn a_merge_removes_what_it_absorbed() {
 }
 
 #[test]
+fn a_merge_given_up_and_one_done_later_leave_the_union_alone() {
+    let mut routes = Routes::default();
+    routes.merge(&range(2, "a", "m", 2, 1), led(1, 6));
+    routes.merge(&range(3, "m", "", 2, 1), led(1, 6));
+    // Given up: the right one's version has grown, nothing else.
+    assert!(routes.merge(&range(3, "m", "", 3, 1), led(1, 6)).changed);
+    assert_eq!(ids(&routes), [2, 3]);
+    // Done: above both.
+    let union = range(2, "a", "", 4, 1);
+    assert_eq!(routes.merge(&union, led(1, 6)).superseded, [RangeId(3)]);
+    let late = routes.merge(&range(3, "m", "", 3, 1), led(2, 9));
+    assert_eq!(late.stale, Some(Stale::Overlap(RangeId(2))));
+    assert_eq!(ids(&routes), [2]);
+    assert_eq!(routes.lookup(b"z").unwrap().range, union);
+}
+
+#[test]
 fn both_parts_of_the_epoch_must_not_go_back() {
     let mut routes = Routes::default();
     routes.merge(&range(2, "a", "", 3, 5), led(1, 6));

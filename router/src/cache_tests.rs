@@ -80,6 +80,26 @@ fn a_split_and_a_merge_replace_what_they_overlap() {
 }
 
 #[test]
+fn who_asks_for_a_merged_range_learns_what_absorbed_it() {
+    let mut cache = RangeCache::default();
+    cache.apply(range(1, "", "g", 4, 1), hint(2, 7));
+    cache.apply(range(2, "g", "p", 9, 3), hint(3, 6));
+    cache.apply(range(3, "p", "", 4, 1), hint(1, 5));
+    let current = vec![range(1, "", "p", 10, 1)];
+    assert!(cache.on_error(&asked(2, 3, 6), &RequestError::EpochNotMatch { current }));
+    assert_eq!(show(&cache), "1[,p)v10 2@7  3[p,)v4 1@5");
+    // The range that is no more does not come back, whoever still speaks of it.
+    assert!(!cache.apply(range(2, "g", "p", 9, 3), hint(3, 9)));
+    assert!(!cache.on_error(
+        &asked(2, 3, 6),
+        &RequestError::EpochNotMatch {
+            current: vec![range(2, "g", "p", 9, 3)]
+        }
+    ));
+    assert_eq!(show(&cache), "1[,p)v10 2@7  3[p,)v4 1@5");
+}
+
+#[test]
 fn the_right_side_of_a_split_is_first_sought_where_the_left_is_led() {
     let mut cache = RangeCache::default();
     cache.apply(range(1, "", "", 1, 1), hint(2, 7));

@@ -291,6 +291,68 @@ fn a_scan_returns_what_stays_while_other_keys_come_and_go() {
 }
 
 #[test]
+fn ranges_that_merge_between_two_pages_hide_no_key_and_repeat_none() {
+    let mut world = World::new(17, 3, Faults::default());
+    let slots = [2000u16, 5000, 8000, 11000, 14000];
+    for slot in slots {
+        world
+            .fake
+            .split_at(&rangekv_model::redis::keys::slot_start(slot));
+    }
+    let mut expected: Vec<String> = (0..300).map(|n| format!("k:{n}")).collect();
+    expected.sort();
+    for key in &expected {
+        assert_eq!(world.ask(&format!("SET {key} v")), "+OK\r\n");
+    }
+    let (mut cursor, mut found) = (String::from("0"), Vec::new());
+    for call in 0.. {
+        world.send(&format!("SCAN {cursor} COUNT 5"));
+        // In the middle of a page, and then between two.
+        if call % 3 == 0 && world.fake.ranges() > 1 {
+            world.fake.merge(call / 3 % (world.fake.ranges() - 1));
+        }
+        world.settle();
+        let replies = world.replies();
+        let parts = rangekv_router::reply::array(&replies[0])
+            .unwrap_or_else(|| panic!("{}", text(&replies[0])));
+        cursor = value_of(&parts[0]).unwrap();
+        for key in rangekv_router::reply::array(&parts[1]).unwrap() {
+            found.push(value_of(&key).unwrap());
+        }
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(world.fake.ranges(), 1);
+    found.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn commands_over_ranges_that_have_merged_meanwhile_count_each_key_once() {
+    let mut world = World::new(18, 3, Faults::default());
+    for slot in [3000u16, 8000, 12000] {
+        world
+            .fake
+            .split_at(&rangekv_model::redis::keys::slot_start(slot));
+    }
+    for key in ["a", "b", "c", "d"] {
+        assert_eq!(world.ask(&format!("SET {key} {key}")), "+OK\r\n");
+    }
+    let values = "*4\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n$1\r\nd\r\n";
+    for _ in 0..3 {
+        // The connection routes by the ranges that were.
+        world.fake.merge(0);
+        assert_eq!(world.ask("MGET a b c d"), values);
+        world.ask("GET d");
+    }
+    assert_eq!(world.fake.ranges(), 1);
+    assert_eq!(world.ask("DBSIZE"), ":4\r\n");
+    assert_eq!(world.ask("EXISTS a b c d a"), ":5\r\n");
+    assert_eq!(world.ask("DEL a b c d"), ":4\r\n");
+}
+
+#[test]
 fn a_scan_pages_through_a_huge_slot_by_hash() {
     let mut world = World::new(8, 3, Faults::default());
     let mut expected: Vec<String> = (0..10_000).map(|n| format!("{{t}}:{n}")).collect();

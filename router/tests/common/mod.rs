@@ -90,6 +90,8 @@ struct Inner {
     stores: u64,
     next_id: u64,
     ranges: Vec<Range>,
+    /// Ranges that were merged into their left neighbours, and where they began.
+    merged: BTreeMap<RangeId, Bytes>,
     /// With what was evaluated, and without what is not applied yet.
     evaluated: Map,
     applied: Map,
@@ -132,6 +134,7 @@ impl Fake {
                 stores,
                 next_id: 3,
                 ranges: vec![range],
+                merged: BTreeMap::new(),
                 evaluated: Map::default(),
                 applied: Map::default(),
                 to_apply: VecDeque::new(),
@@ -162,6 +165,11 @@ impl Fake {
     /// Splits the range that holds `key` there.
     pub fn split_at(&self, key: &[u8]) {
         self.0.lock().split_at(Bytes::copy_from_slice(key));
+    }
+
+    /// The range at `index` absorbs its right neighbour.
+    pub fn merge(&self, index: usize) {
+        self.0.lock().merge(index);
     }
 
     pub fn transfer(&self, index: usize, to: u64) {
@@ -261,7 +269,17 @@ impl Inner {
         let id = request.range;
         let not_found = RequestError::RangeNotFound { range: id, store };
         let Some(index) = self.ranges.iter().position(|r| r.descriptor.id == id) else {
-            return Some(not_found);
+            // Who has merged the range tells what it is part of now; others know nothing of it.
+            let union = self.merged.get(&id).and_then(|start| {
+                let here = self.ranges.iter().map(|r| &r.descriptor);
+                here.filter(|d| d.replica_on(store).is_some())
+                    .find(|d| d.contains(start))
+            });
+            let current = union.into_iter().cloned().collect::<Vec<_>>();
+            return Some(match current.is_empty() {
+                true => not_found,
+                false => RequestError::EpochNotMatch { current },
+            });
         };
         let no_leader = self.down || self.rng.chance(self.faults.no_leader);
         let busy = self.rng.chance(self.faults.busy);
@@ -342,11 +360,7 @@ impl Inner {
             ]));
         }
         if self.rng.chance(faults.merge) && index + 1 < self.ranges.len() {
-            let right = self.ranges.remove(index + 1);
-            let left = &mut self.ranges[index];
-            left.descriptor.end = right.descriptor.end;
-            let version = &mut left.descriptor.epoch.version;
-            *version = right.descriptor.epoch.version.max(*version) + 1;
+            self.merge(index);
         }
         if self.rng.chance(faults.moves) && self.stores > 3 {
             let range = &mut self.ranges[index];
@@ -369,6 +383,16 @@ impl Inner {
                 range.descriptor.epoch.conf_version += 2;
             }
         }
+    }
+
+    /// The range at `index` absorbs its right neighbour.
+    fn merge(&mut self, index: usize) {
+        let right = self.ranges.remove(index + 1).descriptor;
+        let left = &mut self.ranges[index];
+        left.descriptor.end = right.end;
+        let version = &mut left.descriptor.epoch.version;
+        *version = right.epoch.version.max(*version) + 1;
+        self.merged.insert(right.id, right.start);
     }
 
     fn split_at(&mut self, key: Bytes) {

@@ -182,11 +182,11 @@ def grow_and_shrink(nodes, newcomer, group=1):
     # The leader itself: it hands over first.
     leader = leader_of(nodes, group)
     asked = next(node for name, node in nodes.items() if name != leader)
-    done(asked, asked.call("RaftAdmin/RemoveServer", {"id": leader, **here}))
+    done(asked, until("a new leader that knows enough", lambda: asked.call("RaftAdmin/RemoveServer", {"id": leader, **here})))
     rest = {name: node for name, node in nodes.items() if name != leader}
     until(f"{leader} is gone", lambda: leader not in members(rest[leader_of(rest, group)], group))
-    done(asked, asked.call("RaftAdmin/AddVoter", {"id": leader, **here}))
-    done(asked, asked.call("RaftAdmin/RemoveServer", absent))
+    done(asked, until("a new leader that knows enough", lambda: asked.call("RaftAdmin/AddVoter", {"id": leader, **here})))
+    done(asked, until("a new leader that knows enough", lambda: asked.call("RaftAdmin/RemoveServer", absent)))
     is_now(None)
 
 

@@ -96,7 +96,7 @@ fn three_hundred_seeds() {
         (
             "heartbeats that the placement driver answered",
             sum(|r| r.counts.heartbeats),
-            50_000,
+            30_000,
         ),
         ("its orders", sum(|r| r.counts.orders), 1_000),
     ] {

@@ -496,7 +496,7 @@ impl Leader {
             let range = &self.routes.get(RangeId(r.range))?.range;
             let gone = range.epoch.conf_version > r.conf_version
                 && range.replicas.iter().all(|m| m.id.0 != r.replica);
-            gone.then(|| ReplicaReport {
+            gone.then_some(ReplicaReport {
                 conf_version: range.epoch.conf_version,
                 ..*r
             })

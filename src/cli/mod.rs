@@ -38,7 +38,7 @@ pub enum Command {
     /// Print a script by which a shell completes rangekv's commands and flags
     ///
     /// bash:  source <(rangekv completions bash)
-    /// zsh:   rangekv completions zsh > "${fpath[1]}/_rangekv"
+    /// zsh:   source <(rangekv completions zsh)
     /// fish:  rangekv completions fish > ~/.config/fish/completions/rangekv.fish
     #[command(verbatim_doc_comment)]
     Completions {

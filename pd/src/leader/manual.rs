@@ -90,8 +90,8 @@ impl Leader {
         if l.range.is_joint() || r.range.is_joint() || l.learners().next().is_some() {
             return Err("a membership change is half done; try again in a moment".into());
         }
-        for range in [l, r].iter().filter(|range| range.goal.is_some()) {
-            let id = range.range.id;
+        if let Some(busy) = [l, r].iter().find(|range| range.goal.is_some()) {
+            let id = busy.range.id;
             return Err(format!(
                 "an operator is under way for range {id}; try again later"
             ));

@@ -45,11 +45,8 @@ pub fn schedule(view: &ClusterView) -> Verdict {
                 }
             }
         }
-        if voters.len() % 2 == 0 {
-            voters = voters
-                .into_iter()
-                .filter(|s| chosen.last() != Some(s))
-                .collect();
+        if voters.len().is_multiple_of(2) {
+            voters.retain(|s| chosen.last() != Some(s));
             chosen.pop();
         }
         if let Some(why) = refusals.filter(|_| chosen.is_empty()) {

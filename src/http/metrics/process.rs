@@ -84,12 +84,12 @@ pub fn families(uptime: Duration) -> Vec<Family> {
     families
 }
 
-/// utime and stime of /proc/<pid>/stat.
+/// utime and stime of `/proc/PID/stat`.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     Some(field(stat, 11)? + field(stat, 12)?)
 }
 
-/// A field of /proc/<pid>/stat behind the name, which stands in brackets and may hold anything;
+/// A field of `/proc/PID/stat` behind the name, which stands in brackets and may hold anything;
 /// 0 = the state.
 fn field(stat: &str, number: usize) -> Option<u64> {
     let fields = stat.rsplit_once(')')?.1;

@@ -1,10 +1,10 @@
 //! The Redis door's shell: sockets and the clock around [`Session`](crate::session::Session)s.
 //!
-//! Connections are dealt out to a few threads, each with an epoll of its own ([`thread`]). A
+//! Connections are dealt out to a few threads, each with an epoll of its own (`thread`). A
 //! thread takes a turn with every connection that has something to do, and only then hands
 //! over what they have started, one batch per store: what many clients sent at the same time
 //! costs the worker one wake-up and a stream one frame. The other way round a worker leaves the
-//! responses of a round in the thread's [`inbox`] and wakes it once.
+//! responses of a round in the thread's `inbox` and wakes it once.
 //!
 //! Binding happens outside, so that a test can pass port 0; shutdown is a future.
 #![allow(clippy::disallowed_methods)] // The shell owns the clock and threads.

@@ -1,6 +1,6 @@
 //! Evens out what the stores hold, by count and by size.
 //!
-//! A replica weighs [`REPLICA`], and as much again for each half of `range-split-size` that it
+//! A replica weighs `REPLICA`, and as much again for each half of `range-split-size` that it
 //! holds. One moves at a time from the store that holds most to the one that holds least and can
 //! take it, if that makes the two more equal by a clear margin: they must differ by five quarters
 //! of what moves, and by more than the tolerance. Moving it back would need the weights to change

@@ -16,7 +16,7 @@ const ME: Scheduler = Scheduler::RemoveExtra;
 /// Ranges whose members are reduced at one time, at most: each gives up records to be deleted.
 const AT_ONCE_MAX: usize = 8;
 
-/// At most [`AT_ONCE_MAX`] ranges under way.
+/// At most `AT_ONCE_MAX` ranges under way.
 pub fn schedule(view: &ClusterView) -> Verdict {
     let mut verdict = Verdict::default();
     let chooser = Chooser::new(view);

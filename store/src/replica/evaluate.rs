@@ -290,7 +290,13 @@ impl Replica {
             return;
         }
         let data = payload::encode_data(self.clock_ms, self.overlay.batch());
-        match self.propose(ctx, |raw| raw.propose(Vec::new(), data)) {
+        let propose = |raw: &mut raft::RawNode<_>| {
+            // Followers learn of its commit with the next entry or heartbeat: telling each of
+            // them at once would double the messages of a group with few writes.
+            raw.skip_bcast_commit(true);
+            raw.propose(Vec::new(), data)
+        };
+        match self.propose(ctx, propose) {
             Some(index) => self.overlay.proposed(index),
             None => {
                 self.overlay.drop_batch();
@@ -316,6 +322,8 @@ impl Replica {
             "only a leader proposes"
         );
         let before = self.raw.raft.raft_log.last_index();
+        // Splits, merges and membership changes are waited for by more than the leader.
+        self.raw.skip_bcast_commit(false);
         if let Err(e) = raft(&mut self.raw) {
             tracing::debug!(range = self.range.0, %e, "proposal dropped");
             return None;

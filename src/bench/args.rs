@@ -1,12 +1,12 @@
 //! The command line of `rangekv bench`, and the checks that clap can't make.
 
 use super::keys::Distribution;
-use super::load::{Load, Mix};
+use super::load::{Load, Mix, Op};
 use super::pace::Stop;
 use clap::{Args, ValueEnum};
 use std::time::Duration;
 
-/// Measures a running cluster, or anything else that speaks RESP or etcd's gRPC.
+/// Measures a running cluster, or anything else that speaks RESP, DynamoDB or etcd's gRPC.
 #[derive(Args, Debug, Clone)]
 pub struct BenchArgs {
     /// Servers to load; clients are dealt out to them in turn.
@@ -42,11 +42,19 @@ pub struct BenchArgs {
     #[arg(long, short = 'd', value_name = "BYTES", default_value_t = 128)]
     pub value_size: usize,
 
-    /// Number of different keys.
+    /// Number of different keys; of elements for commands on hashes, sets, sorted sets, lists.
     #[arg(long, short = 'k', default_value_t = 100_000)]
     pub keys: u64,
 
-    /// Text before each key's twelve digits [default: key:, for --command incr counter:].
+    /// Number of collections that those elements lie in.
+    #[arg(long, default_value_t = 1)]
+    pub collections: u64,
+
+    /// DynamoDB only: the table; it is made if it is not there.
+    #[arg(long, default_value = "bench")]
+    pub table: String,
+
+    /// Text before each key's twelve digits [default: by type, such as key:, counter:, hash:].
     #[arg(long, value_name = "TEXT")]
     pub key_prefix: Option<String>,
 
@@ -112,19 +120,66 @@ pub enum Protocol {
     Resp,
     /// etcd v3: Put and linearizable Range.
     Etcd,
+    /// DynamoDB over HTTP/1.1.
+    Dynamodb,
 }
 
 /// What each request does.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// SET key value
+    /// SET key value; DynamoDB: PutItem
     Set,
-    /// GET key
+    /// GET key; DynamoDB: GetItem, strongly consistent
     Get,
-    /// INCR key
+    /// INCR key; DynamoDB: UpdateItem ADD
     Incr,
     /// GET or SET, see --reads
     Mixed,
+    /// HSET key field value
+    Hset,
+    /// HGET key field
+    Hget,
+    /// SADD key member
+    Sadd,
+    /// SISMEMBER key member
+    Sismember,
+    /// ZADD key score member
+    Zadd,
+    /// ZSCORE key member
+    Zscore,
+    /// ZRANK key member
+    Zrank,
+    /// ZRANGEBYSCORE key score +inf LIMIT 0 10
+    Zrange,
+    /// LPUSH key value
+    Lpush,
+    /// LRANGE key 0 9
+    Lrange,
+    /// LINDEX key index
+    Lindex,
+}
+
+impl Command {
+    /// `None`: several.
+    pub fn op(self) -> Option<Op> {
+        Some(match self {
+            Command::Mixed => return None,
+            Command::Set => Op::Set,
+            Command::Get => Op::Get,
+            Command::Incr => Op::Incr,
+            Command::Hset => Op::Hset,
+            Command::Hget => Op::Hget,
+            Command::Sadd => Op::Sadd,
+            Command::Sismember => Op::Sismember,
+            Command::Zadd => Op::Zadd,
+            Command::Zscore => Op::Zscore,
+            Command::Zrank => Op::Zrank,
+            Command::Zrange => Op::Zrange,
+            Command::Lpush => Op::Lpush,
+            Command::Lrange => Op::Lrange,
+            Command::Lindex => Op::Lindex,
+        })
+    }
 }
 
 /// How requests spread over the keys.
@@ -144,11 +199,9 @@ impl BenchArgs {
     /// What to send. An error names the flag to change.
     pub fn load(&self) -> Result<Load, String> {
         self.check()?;
-        let mix = match self.command {
-            Command::Set => Mix::Set,
-            Command::Get => Mix::Get,
-            Command::Incr => Mix::Incr,
-            Command::Mixed => Mix::Mixed {
+        let mix = match self.command.op() {
+            Some(op) => Mix::Only(op),
+            None => Mix::Mixed {
                 reads: self.reads.unwrap_or(0.5),
             },
         };
@@ -162,12 +215,12 @@ impl BenchArgs {
             },
             Spread::Sequential => Distribution::Sequential,
         };
-        // INCR of a key that SET wrote is an error.
-        let key_prefix = if mix == Mix::Incr { "counter:" } else { "key:" };
+        let key_prefix = self.command.op().map_or("key:", Op::key_prefix);
         Ok(Load {
             mix,
             distribution,
             keys: self.keys,
+            collections: self.collections,
             key_prefix: self.key_prefix.clone().unwrap_or_else(|| key_prefix.into()),
             value_bytes: self.value_size,
             seed: self.seed,
@@ -201,6 +254,7 @@ impl BenchArgs {
         at_least_one("--clients", self.clients as u64)?;
         at_least_one("--pipeline", self.pipeline as u64)?;
         at_least_one("--keys", self.keys)?;
+        at_least_one("--collections", self.collections)?;
         at_least_one("--threads", self.threads as u64)?;
         at_least_one("--connections", self.connections.unwrap_or(1) as u64)?;
         at_least_one("--requests", self.requests.unwrap_or(1))?;
@@ -225,8 +279,23 @@ impl BenchArgs {
                 self.zipf_exponent
             ));
         }
-        if self.protocol == Protocol::Etcd && self.command == Command::Incr {
-            return Err("--command incr: etcd has no such request".into());
+        let has = match self.protocol {
+            Protocol::Resp => true,
+            Protocol::Etcd => matches!(self.command, Command::Set | Command::Get | Command::Mixed),
+            Protocol::Dynamodb => matches!(
+                self.command,
+                Command::Set | Command::Get | Command::Mixed | Command::Incr
+            ),
+        };
+        if !has {
+            let value = |value: Option<clap::builder::PossibleValue>| {
+                value.map_or_else(String::new, |value| value.get_name().to_owned())
+            };
+            return Err(format!(
+                "--command {}: --protocol {} has no such request",
+                value(self.command.to_possible_value()),
+                value(self.protocol.to_possible_value())
+            ));
         }
         Ok(())
     }
@@ -307,6 +376,8 @@ mod tests {
             ("--requests 5 --duration 1s", "--duration"),
             ("--distribution zipf --zipf-exponent 0", "--zipf-exponent"),
             ("--protocol etcd --command incr", "--command incr"),
+            ("--protocol dynamodb --command zadd", "--command zadd"),
+            ("--collections 0", "--collections"),
         ] {
             let error = parse(flags).map(|_| ()).unwrap_err();
             assert!(error.contains(named), "{flags}: {error}");
@@ -316,7 +387,7 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         let load = parse("").unwrap();
-        assert_eq!(load.mix, Mix::Set);
+        assert_eq!(load.mix, Mix::Only(Op::Set));
         assert_eq!(
             parse("--command mixed").unwrap().mix,
             Mix::Mixed { reads: 0.5 }

@@ -568,7 +568,8 @@ mod tests {
 
     fn run(endpoint: SocketAddr, pipeline: usize, stop: Stop, rate: Option<f64>) -> Tally {
         let load = Load {
-            mix: Mix::Get,
+            mix: Mix::Only(Op::Get),
+            collections: 1,
             distribution: Distribution::Uniform,
             keys: 10,
             key_prefix: "key:".into(),

@@ -1,11 +1,12 @@
-//! `rangekv bench`: a load generator for RangeKV, Redis and etcd.
+//! `rangekv bench`: a load generator for RangeKV, Redis, etcd and what speaks DynamoDB.
 //!
 //! What is sent ([`load`], [`keys`]), when ([`pace`]) and what came back ([`resp`], [`tally`],
-//! [`report`]) are pure; [`driver`] and [`etcd`] own the sockets and the clock. It is cheap,
+//! [`report`]) are pure; [`driver`], [`etcd`] and [`dynamodb`] own the sockets and the clock. It is cheap,
 //! because it shares the machine with what it measures: see [`driver`].
 
 pub mod args;
 mod driver;
+mod dynamodb;
 mod etcd;
 mod keys;
 mod load;
@@ -13,13 +14,14 @@ mod pace;
 mod report;
 mod resp;
 mod tally;
+mod tasks;
 
 pub use args::BenchArgs;
 
 use crate::cli::output;
 use args::Protocol;
 use keys::Distribution;
-use load::{Load, Mix, Requests};
+use load::{Load, Mix, Op, Requests};
 use pace::{Pace, Stop};
 use report::Report;
 use rustix::time::{clock_gettime, ClockId};
@@ -73,8 +75,12 @@ fn run(args: &BenchArgs) -> Result<Report, String> {
 }
 
 fn preload(args: &BenchArgs, load: &Load) -> Result<(), String> {
+    let writer = match load.mix {
+        Mix::Only(op) => op.writer(),
+        Mix::Mixed { .. } => Op::Set,
+    };
     let load = Load {
-        mix: Mix::Set,
+        mix: Mix::Only(writer),
         distribution: Distribution::Sequential,
         ..load.clone()
     };
@@ -171,16 +177,23 @@ fn connect(
             let connections = args.connections.unwrap_or(args.endpoints.len());
             let connections = connections.div_ceil(args.threads);
             let endpoints = deal(&args.endpoints, connections, thread);
-            let tasks = clients * pipeline;
-            let driver = etcd::Driver {
-                endpoints,
-                tasks,
+            let clients = tasks::Clients {
+                count: clients * pipeline,
                 requests,
                 pace,
                 timeout,
             };
-            let connected = driver.connect()?;
-            Ok(Box::new(|start| connected.run(start)))
+            tasks::connect(clients, etcd::connect(endpoints))
+        }
+        Protocol::Dynamodb => {
+            let endpoints = deal(&args.endpoints, clients * pipeline, thread);
+            let clients = tasks::Clients {
+                count: clients * pipeline,
+                requests,
+                pace,
+                timeout,
+            };
+            tasks::connect(clients, dynamodb::connect(endpoints, args.table.clone()))
         }
     }
 }
@@ -216,11 +229,9 @@ fn cpu_time() -> Duration {
 }
 
 fn describe(args: &BenchArgs) -> String {
-    let command = match args.command {
-        args::Command::Mixed => format!("{:.0} % GET, else SET", args.reads.unwrap_or(0.5) * 100.0),
-        args::Command::Set => "SET".into(),
-        args::Command::Get => "GET".into(),
-        args::Command::Incr => "INCR".into(),
+    let command = match args.command.op() {
+        None => format!("{:.0} % GET, else SET", args.reads.unwrap_or(0.5) * 100.0),
+        Some(op) => op.name().into(),
     };
     let spread = match args.distribution {
         args::Spread::Uniform => "uniform".into(),

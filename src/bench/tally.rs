@@ -12,7 +12,7 @@ const LATENCY_DIGITS: u8 = 3;
 /// Results of one thread, or of several [merged](Tally::merge).
 pub struct Tally {
     /// By [`Op`]; successful requests only.
-    pub latency: [Histogram<u64>; 3],
+    pub latency: [Histogram<u64>; Op::ALL.len()],
     /// Successful reads that found nothing.
     pub nulls: u64,
     /// By kind.

@@ -10,4 +10,4 @@ mod ranges;
 mod server;
 
 pub use chores::run as chores;
-pub use server::{bind, run};
+pub use server::{bind, counters, run};

@@ -3,6 +3,7 @@
 //! Signatures are accepted and not verified.
 
 use super::ranges::{uuid, Ranges};
+use crate::http::door::{Counted, DoorCounters};
 use crate::node::options::Listen;
 use crate::node::running::Running;
 use crate::node::seat::Seat;
@@ -11,10 +12,12 @@ use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use axum::http::{Method, Response, StatusCode};
 use rangekv_router::dynamo::error::{DynamoError, Exception};
-use rangekv_router::dynamo::{answer, Caller, REQUEST_BYTES_MAX};
+use rangekv_router::dynamo::{answer, Caller, OPERATIONS, REQUEST_BYTES_MAX};
+use rangekv_router::metrics::DoorMetrics;
 use serde_json::Value as Json;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 use tokio::net::TcpListener;
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.0");
@@ -28,6 +31,7 @@ struct Door {
     seat: Arc<Seat>,
     node: Arc<OnceLock<Arc<Running>>>,
     ranges: Arc<OnceLock<Ranges>>,
+    counters: Arc<DoorCounters>,
 }
 
 impl Door {
@@ -45,6 +49,15 @@ impl Door {
             }
         }
     }
+}
+
+/// Connections at the same time.
+const CONNECTIONS_MAX: u64 = 10_000;
+
+/// What this door counts: requests by operation, errors by exception.
+pub fn counters() -> Arc<DoorCounters> {
+    let metrics = DoorMetrics::new(OPERATIONS.to_vec(), Exception::SHORT_NAMES);
+    DoorCounters::new(metrics, CONNECTIONS_MAX)
 }
 
 /// Listens where `listen` says. If nobody asked for that very address and another process has
@@ -65,15 +78,17 @@ pub async fn run(
     listener: TcpListener,
     seat: Arc<Seat>,
     node: Arc<OnceLock<Arc<Running>>>,
+    counters: Arc<DoorCounters>,
     closing: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let door = Door {
         seat,
         node,
         ranges: Arc::default(),
+        counters: counters.clone(),
     };
     let app = axum::Router::new().fallback(serve).with_state(door);
-    axum::serve(listener, app)
+    axum::serve(Counted::new(listener, counters), app)
         .with_graceful_shutdown(closing)
         .await
 }
@@ -142,6 +157,11 @@ async fn post(door: &Door, request: Request) -> Response<Body> {
         host: text(&parts.headers, &header::HOST),
     };
     let target = text(&parts.headers, &TARGET);
+    let began = Instant::now();
+    let stripe = door.counters.metrics.stripe(0);
+    let operation = target.rsplit('.').next().unwrap_or_default();
+    let index = OPERATIONS.iter().position(|known| *known == operation);
+    stripe.requests(index.unwrap_or(usize::MAX), 1);
     let answered = match to_bytes(body, REQUEST_BYTES_MAX).await {
         Ok(body) => match door.ranges() {
             Ok(ranges) => answer(ranges, &caller, &target, &body).await,
@@ -151,6 +171,14 @@ async fn post(door: &Door, request: Request) -> Response<Body> {
             "the request is longer than {REQUEST_BYTES_MAX} bytes, or broke off"
         ))),
     };
+    stripe.answered(began.elapsed().as_micros() as u64, 1);
+    if let Err(error) = &answered {
+        stripe.error(
+            door.counters
+                .metrics
+                .kind(error.kind.short_name().as_bytes()),
+        );
+    }
     match answered {
         Ok(Json::Null) => response(StatusCode::OK, String::new()),
         Ok(json) => response(StatusCode::OK, json.to_string()),

@@ -1,4 +1,4 @@
-//! The HTTP port: connections, counted and bounded; and what is said to those who meant another.
+//! Ports for HTTP: connections, counted and bounded; and what is said to those who meant another.
 //!
 //! HTTP/1.1 for people and scripts. HTTP/2 is spoken as well, so that a gRPC client that was
 //! given the wrong port is told so in its own words.
@@ -17,27 +17,35 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Connections at the same time; the status of a cluster has few readers.
-const CONNECTIONS_MAX: u64 = 512;
+/// Connections to the status at the same time: it has few readers.
+const STATUS_CONNECTIONS_MAX: u64 = 512;
 
-/// What the door counts.
+/// What a door counts.
 pub struct DoorCounters {
-    /// Requests by path, errors by status.
+    /// Requests by path or operation, errors by status or kind.
     pub metrics: DoorMetrics,
+    connections_max: u64,
     accepted: AtomicU64,
     closed: AtomicU64,
     refused: AtomicU64,
 }
 
 impl DoorCounters {
-    /// For requests of `paths`.
-    pub fn new(paths: Vec<&'static str>) -> Self {
-        DoorCounters {
-            metrics: DoorMetrics::new(paths, &["400", "404", "405", "415", "503"]),
+    /// Of the status, for requests of `paths`.
+    pub fn status(paths: Vec<&'static str>) -> Arc<Self> {
+        let metrics = DoorMetrics::new(paths, &["400", "404", "405", "415", "503"]);
+        Self::new(metrics, STATUS_CONNECTIONS_MAX)
+    }
+
+    /// All at 0; connections beyond `connections_max` at the same time are refused.
+    pub fn new(metrics: DoorMetrics, connections_max: u64) -> Arc<Self> {
+        Arc::new(DoorCounters {
+            metrics,
+            connections_max,
             accepted: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             refused: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Connections accepted so far.
@@ -73,18 +81,22 @@ pub async fn bind(listen: &Listen, asked_for: bool) -> anyhow::Result<Option<Tcp
 
 /// Serves until dropped.
 pub async fn serve(listener: TcpListener, site: Arc<Site>) -> anyhow::Result<()> {
-    let counted = Counted {
-        listener,
-        site: site.clone(),
-    };
+    let counted = Counted::new(listener, site.door.clone());
     axum::serve(counted, site::routes(site)).await?;
     Ok(())
 }
 
 /// A listener whose connections are counted.
-struct Counted {
+pub struct Counted {
     listener: TcpListener,
-    site: Arc<Site>,
+    door: Arc<DoorCounters>,
+}
+
+impl Counted {
+    /// `listener`, whose connections count into `door`.
+    pub fn new(listener: TcpListener, door: Arc<DoorCounters>) -> Self {
+        Counted { listener, door }
+    }
 }
 
 impl Listener for Counted {
@@ -92,7 +104,7 @@ impl Listener for Counted {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (CountedStream, SocketAddr) {
-        let door = &self.site.door;
+        let door = &self.door;
         loop {
             let (stream, peer) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -103,7 +115,7 @@ impl Listener for Counted {
                     continue;
                 }
             };
-            if door.connections() >= CONNECTIONS_MAX {
+            if door.connections() >= door.connections_max {
                 door.refused.fetch_add(1, Ordering::Relaxed);
                 continue;
             }
@@ -111,10 +123,9 @@ impl Listener for Counted {
                 tracing::debug!(%error, %peer, "can't set options of an HTTP connection");
             }
             let number = door.accepted.fetch_add(1, Ordering::Relaxed);
-            let site = self.site.clone();
             let counted = CountedStream {
                 stream,
-                site,
+                door: door.clone(),
                 number,
             };
             return (counted, peer);
@@ -127,15 +138,15 @@ impl Listener for Counted {
 }
 
 /// A connection whose bytes are counted.
-struct CountedStream {
+pub struct CountedStream {
     stream: TcpStream,
-    site: Arc<Site>,
+    door: Arc<DoorCounters>,
     number: u64,
 }
 
 impl Drop for CountedStream {
     fn drop(&mut self) {
-        self.site.door.closed.fetch_add(1, Ordering::Relaxed);
+        self.door.closed.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -147,7 +158,7 @@ impl AsyncRead for CountedStream {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        let stripe = self.site.door.metrics.stripe(self.number);
+        let stripe = self.door.metrics.stripe(self.number);
         stripe.received(buffer.filled().len() - before);
         Poll::Ready(Ok(()))
     }
@@ -160,7 +171,7 @@ impl AsyncWrite for CountedStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, bytes))?;
-        self.site.door.metrics.stripe(self.number).sent(written);
+        self.door.metrics.stripe(self.number).sent(written);
         Poll::Ready(Ok(written))
     }
 

@@ -53,8 +53,10 @@ pub struct Site {
     snapshots: Snapshots,
     stopping: AtomicBool,
     started: Instant,
-    /// What is counted.
-    pub door: DoorCounters,
+    /// What is counted here.
+    pub door: Arc<DoorCounters>,
+    /// What is counted at the DynamoDB door.
+    pub dynamo: Arc<DoorCounters>,
     /// Connections that follow [`events`].
     pub viewers: AtomicUsize,
 }
@@ -76,7 +78,8 @@ impl Site {
             snapshots: Snapshots::default(),
             stopping: AtomicBool::new(false),
             started,
-            door: DoorCounters::new(paths.collect()),
+            door: DoorCounters::status(paths.collect()),
+            dynamo: crate::dynamo::counters(),
             viewers: AtomicUsize::new(0),
         })
     }

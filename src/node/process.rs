@@ -109,7 +109,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     }
 
     let mut dynamo_door =
-        dynamo_listener.map(|listener| DynamoDoor::open(listener, &seat, &running));
+        dynamo_listener.map(|listener| DynamoDoor::open(listener, &seat, &running, &site));
 
     tokio::pin!(shutdown);
     if seat.identity().is_none() {
@@ -279,10 +279,16 @@ struct DynamoDoor {
 
 impl DynamoDoor {
     /// Until the store has its seat, every request is refused with an error that clients retry.
-    fn open(listener: TcpListener, seat: &Arc<Seat>, node: &Arc<OnceLock<Arc<Running>>>) -> Self {
+    fn open(
+        listener: TcpListener,
+        seat: &Arc<Seat>,
+        node: &Arc<OnceLock<Arc<Running>>>,
+        site: &Site,
+    ) -> Self {
         let (close, closing) = oneshot::channel();
         let closing = async { drop(closing.await) };
-        let run = dynamo::run(listener, seat.clone(), node.clone(), closing);
+        let counters = site.dynamo.clone();
+        let run = dynamo::run(listener, seat.clone(), node.clone(), counters, closing);
         DynamoDoor {
             close,
             closed: tokio::spawn(run),

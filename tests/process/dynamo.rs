@@ -2,6 +2,7 @@
 
 use crate::cluster::{until, Cluster};
 use crate::grpc::python;
+use crate::status::metric;
 use std::process::{Command, Stdio};
 
 #[test]
@@ -57,4 +58,17 @@ fn boto3_through_every_node_while_ranges_split() {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
+    for node in &cluster.nodes {
+        let labels = [
+            ("rangekv_door_requests_total", ("command", "PutItem")),
+            ("rangekv_door_errors_total", ("kind", "ValidationException")),
+            (
+                "rangekv_door_connections_accepted_total",
+                ("door", "dynamodb"),
+            ),
+        ];
+        for (name, label) in labels {
+            assert!(metric(node.http, name, Some(label)) > 0, "{name} {label:?}");
+        }
+    }
 }

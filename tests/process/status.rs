@@ -55,7 +55,7 @@ fn get(to: SocketAddr, path: &str) -> Answer {
 }
 
 /// The number that a store shows for one series of a metric.
-fn metric(to: SocketAddr, name: &str, label: Option<(&str, &str)>) -> u64 {
+pub fn metric(to: SocketAddr, name: &str, label: Option<(&str, &str)>) -> u64 {
     let metrics = get(to, "/metrics").json();
     let samples = metrics[name]["samples"].as_array().cloned();
     let is_meant =

@@ -61,6 +61,26 @@ impl Exception {
         }
     }
 
+    /// All that [`Exception::short_name`] may be.
+    pub const SHORT_NAMES: &[&str] = &[
+        "SerializationException",
+        "UnknownOperationException",
+        "ValidationException",
+        "ResourceNotFoundException",
+        "ResourceInUseException",
+        "ConditionalCheckFailedException",
+        "TransactionCanceledException",
+        "ThrottlingException",
+        "ServiceUnavailableException",
+        "InternalServerError",
+    ];
+
+    /// The name without its name space.
+    pub fn short_name(self) -> &'static str {
+        let name = self.name();
+        name.rsplit('#').next().unwrap_or(name)
+    }
+
     /// The HTTP status.
     pub fn status(self) -> u16 {
         match self {
@@ -117,5 +137,27 @@ impl From<DoorError> for DynamoError {
             DoorError::OutcomeUnknown(_) | DoorError::Invalid(_) => Exception::Internal,
         };
         DynamoError::new(kind, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Exception;
+
+    #[test]
+    fn each_exception_is_counted_by_its_name() {
+        let all = [
+            Exception::Serialization,
+            Exception::UnknownOperation,
+            Exception::Validation,
+            Exception::ResourceNotFound,
+            Exception::ResourceInUse,
+            Exception::ConditionalCheckFailed,
+            Exception::TransactionCanceled,
+            Exception::Throttling,
+            Exception::Unavailable,
+            Exception::Internal,
+        ];
+        assert_eq!(all.map(Exception::short_name), Exception::SHORT_NAMES);
     }
 }

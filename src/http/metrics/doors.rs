@@ -1,6 +1,7 @@
 //! What the doors of this store count: requests by name, errors by kind, latencies, bytes.
 
 use super::{Family, Kind, Unit, Value};
+use crate::http::door::DoorCounters;
 use crate::http::site::Site;
 use rangekv_router::metrics::{DoorFigures, LATENCY_BOUNDS_US};
 use std::borrow::Cow;
@@ -17,13 +18,14 @@ pub(super) struct Seen {
 
 /// Of all doors that are open.
 pub fn families(site: &Site) -> Vec<Family> {
-    let mut doors = vec![Seen {
-        door: "http",
-        figures: site.door.metrics.figures(),
-        connections: site.door.connections(),
-        accepted: site.door.accepted(),
-        refused: site.door.refused(),
-    }];
+    let seen = |door, counters: &DoorCounters| Seen {
+        door,
+        figures: counters.metrics.figures(),
+        connections: counters.connections(),
+        accepted: counters.accepted(),
+        refused: counters.refused(),
+    };
+    let mut doors = vec![seen("http", &site.door), seen("dynamodb", &site.dynamo)];
     if let Some(redis) = site.redis() {
         doors.push(Seen {
             door: "redis",

@@ -9,6 +9,7 @@ mod cli;
 
 mod admin;
 mod bench;
+mod container;
 mod ctl;
 mod demo;
 mod dynamo;
@@ -26,7 +27,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     match Cli::from_process().command {
         Command::Start(args) => match args.plan() {
-            Ok(start) => node::start(start.options, start.log_format),
+            Ok(start) => match start.settle() {
+                Ok(()) => node::start(start.options, start.log_format),
+                Err(why) => {
+                    eprintln!("rangekv: {why}");
+                    ExitCode::FAILURE
+                }
+            },
             Err(invalid) => invalid.exit(),
         },
         Command::Demo(args) => demo::demo(&args),

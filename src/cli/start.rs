@@ -8,6 +8,7 @@
 
 use super::address::{self, Address};
 use super::Invalid;
+use crate::container::{self, User};
 use crate::node::options::{FirstStart, Listen, Member, Options};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
@@ -120,6 +121,16 @@ pub struct StartArgs {
     #[arg(long, value_name = "N", value_parser = ranges_parser())]
     pub initial_ranges: Option<u64>,
 
+    /// Started by root, give the data directory to this user and go on as it; the image asks
+    /// for 65532. Without effect for other users than root.
+    #[arg(
+        long,
+        value_name = "UID[:GID]",
+        env = "RANGEKV_USER",
+        hide_env_values = true
+    )]
+    pub user: Option<User>,
+
     /// How to write the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -142,6 +153,19 @@ pub struct Start {
     pub options: Options,
     /// How to write the log.
     pub log_format: LogFormat,
+    /// Whom root shall become.
+    pub user: Option<User>,
+}
+
+impl Start {
+    /// Becomes the right user, and notes where a health check finds this node.
+    pub fn settle(&self) -> Result<(), String> {
+        container::note_address(&self.options.grpc.bind);
+        match self.user {
+            Some(user) => container::become_user(user, &self.options.data_dir),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Accepts as many data ranges as a bootstrap can cut.
@@ -282,6 +306,7 @@ impl StartArgs {
         Ok(Start {
             options,
             log_format: self.log_format,
+            user: self.user,
         })
     }
 

@@ -276,9 +276,10 @@ pub enum ConfigCommand {
 /// Asks a store who it is.
 #[derive(Args, Debug)]
 pub struct ProbeArgs {
-    /// gRPC address of the store.
+    /// gRPC address of the store [default: in a container that of its own node, else
+    /// 127.0.0.1:50051].
     #[arg(value_name = "HOST:PORT")]
-    pub address: String,
+    pub address: Option<String>,
 
     /// Give up after this long.
     #[arg(long, value_parser = parse_duration, default_value = "5s")]

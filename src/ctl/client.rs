@@ -5,6 +5,7 @@ use super::args::{CtlArgs, ProbeArgs, CTL_EXIT};
 use super::table::{self, Names};
 use super::wire::{CtlCommand, StoreInfo, Underway, LEADER_HINT};
 use crate::cli::{output, Invalid};
+use crate::container::noted_address;
 use crate::node::dial;
 use rangekv_proto::internal as pb;
 use std::process::ExitCode;
@@ -93,13 +94,21 @@ async fn pursue(args: &CtlArgs, command: &CtlCommand) -> Result<(String, bool), 
 
 /// Runs `rangekv probe`. Exit status 1: no store answered at that address in time.
 pub fn probe(args: &ProbeArgs) -> ExitCode {
-    if let Err(invalid) = crate::cli::address::check("the address", &args.address) {
+    let address = match args.address.clone().map_or_else(noted_address, Ok) {
+        Ok(address) => address,
+        Err(why) => {
+            eprintln!("rangekv: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(invalid) = crate::cli::address::check("the address", &address) {
         return invalid.exit();
     }
-    let identity = runtime().and_then(|runtime| runtime.block_on(identify(args)));
+    let asking = identify(&address, args.timeout);
+    let identity = runtime().and_then(|runtime| runtime.block_on(asking));
     let printed = identity.and_then(|identity| match args.json {
         true => output::print(format_args!("{:#}", identity_json(&identity))),
-        false => output::print(describe(&args.address, &identity)),
+        false => output::print(describe(&address, &identity)),
     });
     match printed {
         Ok(()) => ExitCode::SUCCESS,
@@ -222,21 +231,18 @@ fn print(args: &CtlArgs, command: &CtlCommand, json: &str, names: &Names) -> Res
     output::print(text)
 }
 
-async fn identify(args: &ProbeArgs) -> Result<pb::Identity, String> {
+async fn identify(address: &str, timeout: Duration) -> Result<pb::Identity, String> {
     let asking = async {
-        let mut client = dial::dial(&args.address).await?;
+        let mut client = dial::dial(address).await?;
         Ok::<_, Status>(client.identify(pb::ProbeRequest {}).await?.into_inner())
     };
-    match tokio::time::timeout(args.timeout, asking).await {
+    match tokio::time::timeout(timeout, asking).await {
         Ok(Ok(identity)) => Ok(identity),
         Ok(Err(status)) => Err(format!(
             "no RangeKV store answers: {}",
-            about(&args.address, &status)
+            about(address, &status)
         )),
-        Err(_) => Err(format!(
-            "{}: no answer within {:?}",
-            args.address, args.timeout
-        )),
+        Err(_) => Err(format!("{address}: no answer within {timeout:?}")),
     }
 }
 

@@ -37,7 +37,7 @@ pub enum DurableError {
         path: PathBuf,
     },
     /// No permission, or a read-only file system.
-    #[error("{path} can't be written ({source}): check the owner and the mount of the data directory; in a container, the user of the image must own the volume")]
+    #[error("{path} can't be written by uid {} ({source}): check the owner and the mount of the data directory; in a container, the user that it runs as must own the volume", rustix::process::geteuid().as_raw())]
     Unwritable {
         /// The file.
         path: PathBuf,

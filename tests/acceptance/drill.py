@@ -2,7 +2,7 @@
 
 from lab import Skip  # noqa: F401
 
-LOG_LINES_SHOWN = 12
+LOG_LINES_SHOWN = 8
 
 
 def apart(method):

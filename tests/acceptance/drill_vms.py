@@ -7,6 +7,7 @@ import time
 
 import botocore.exceptions
 from drill import Drill as Base
+from lab import DEPLOY
 from typed import dynamo, grpc, http, redis, settle, type_, until
 
 NODES = 5
@@ -215,6 +216,22 @@ class Drill(Base):
         dead = f"{self.lab.prefix}.250:50051"
         out = type_(f"rangekv ctl --endpoints {dead},{follower.grpc} --timeout 20s --json status")
         assert json.loads(out), out
+
+    def test_M1_dashboards_and_alerts_name_metrics_that_exist(self):
+        exported = type_(f"curl -s '{self.leader().ip}:8080/metrics?format=prometheus'")
+        families = set(re.findall(r"^# TYPE (\S+) ", exported, re.M))
+        doors = set(re.findall(r'door="([^"]+)"', exported))
+        files = [DEPLOY / "observability/alerts.yml", *(DEPLOY / "observability/dashboards").glob("*.json")]
+        assert len(files) >= 5, files
+        for file in files:
+            for panel in json.loads(file.read_text())["panels"] if file.suffix == ".json" else [file.read_text()]:
+                text = json.dumps(panel).replace('\\"', '"')
+                named = {re.sub("_bucket$", "", name) for name in re.findall(r"\b(?:rangekv|process)_[a-z0-9_]+", text)}
+                # OpenMetrics names a counter's family without its ending.
+                unknown = {name for name in named if name not in families and name.removesuffix("_total") not in families}
+                assert not unknown, f"{file.name} names {unknown}"
+                unknown = set(re.findall(r'door=\\*"([^"\\]+)', text)) - doors
+                assert not unknown, f"{file.name} names the doors {unknown}"
 
     def test_E12_two_of_five_stop(self):
         for host in self.hosts[3:]:

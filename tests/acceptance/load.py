@@ -6,6 +6,7 @@ is GET; no two INCRs have the same reply; and in the end a counter is at least t
 at most the number of those sent. A command without a reply may or may not have been carried out, at any later time.
 """
 
+import itertools
 import random
 import socket
 import threading
@@ -47,11 +48,14 @@ class Connection:
 class Load:
     """Runs from `with` to its end; then `faults` says what was wrong, and `figures` what it was like."""
 
+    numbers = itertools.count()
+
     def __init__(self, hosts, threads=4, keys=40, pause=0.002, seed=1):
         self.ips = {host.name: host.ip for host in hosts}
         self.pause = pause
         self.lock = threading.Lock()
-        self.keys = [b"counter:%d" % n for n in range(keys)]
+        # Keys that no load before this one has touched.
+        self.keys = [b"counter:%d:%d" % (next(Load.numbers), n) for n in range(keys)]
         self.floor = dict.fromkeys(self.keys, 0)
         self.sent = Counter()
         self.acknowledged = Counter()

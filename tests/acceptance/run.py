@@ -28,7 +28,7 @@ from lab import Skip, Unavailable, open_lab  # noqa: E402
 # What comes after so many failed rows of a drill would only say the same again.
 FAILURES_MAX = 3
 
-DRILLS = ["drill_vms", "drill_compose", "drill_six", "drill_placement", "drill_upgrade", "drill_faults"]
+DRILLS = ["drill_image", "drill_vms", "drill_compose", "drill_six", "drill_placement", "drill_upgrade", "drill_faults"]
 
 
 def rows(drill):

@@ -124,3 +124,20 @@ class Drill(Base):
         copy.write_text(unit.read_text().replace("/usr/local/bin/rangekv", "/bin/true"))
         out = run("systemd-analyze", "verify", copy, check=False)
         assert "rangekv.service" not in out, out
+
+    @apart
+    def test_D6_the_guides_say_the_same_in_both_languages(self):
+        def typed(name):
+            blocks = re.findall(r"^```\n(.*?)^```", (DEPLOY / name).read_text(), re.M | re.S)
+            return [[line.split("  #")[0].rstrip() for line in block.splitlines()] for block in blocks]
+        english, japanese = typed("README.md"), typed("README.ja.md")
+        assert english == japanese and len(english) >= 6, [pair for pair in zip(english, japanese) if pair[0] != pair[1]]
+        lines = [line for block in english for line in block]
+        for path in {path for line in lines for path in re.findall(r"\bdeploy/[\w./-]+", line)}:
+            assert (DEPLOY.parent / path).exists(), path
+        # Every flag is one that the binary has.
+        help_ = type_("rangekv start --help; rangekv ctl --help; docker-compose --help; docker build --help", ok=False).out
+        known = set(re.findall(r"--[a-zA-Z][\w-]*", help_)) | {"--now", "--replicas"}
+        start = " ".join(line for line in lines if "/app --" in line or "raftBoot" in line)
+        aliases = {"--redisAddress", "--dynamoAddress", "--raftId", "--raftDataDir", "--raftBootstrapMembers", "--raftBootstrap"}
+        assert set(re.findall(r"--[a-zA-Z][\w-]*", start)) <= known | aliases, start

@@ -7,7 +7,7 @@ import time
 
 from drill import Drill as Base
 from load import Load
-from typed import grpc, settle, type_, until
+from typed import grpc, http, settle, type_, until
 
 
 class Drill(Base):
@@ -42,3 +42,22 @@ class Drill(Base):
         refused = {kind: n for kind, n in load.errors.items() if not kind.startswith(("connect", "no reply"))}
         assert not refused, f"error replies although leaders move first: {refused}"
         assert all(grpc(host, "RaftAdmin/Leader") for host in self.hosts)
+
+    def test_U2_a_node_is_added_emptied_and_removed_under_load(self):
+        one = self.hosts[0]
+        ctl = f"rangekv ctl --endpoints {one.grpc},{self.hosts[1].grpc}"
+        with Load(self.hosts) as load:
+            four = self.host("u4", 154)
+            four.run(["/app", "--id", "u4", "--address", four.grpc, "--data-dir", four.data, "--join",
+                      f"{one.grpc},{self.hosts[1].grpc}"])
+            until("it holds replicas", lambda: self.held("u4") > 0, 60)
+            type_(f"{ctl} store drain u4 --wait && {ctl} store remove u4", timeout=120)
+            assert self.held("u4") == 0
+        print(f"    longest without a success {load.mark():.2f} s; {load.verdict()}")
+        assert not load.errors, load.errors
+        assert "u4" not in [node["name"] for node in http(one, "/cluster")[1]["nodes"]]
+
+    def held(self, name):
+        """Replicas on a store."""
+        stats = http(self.hosts[0], "/partitions/stats")[1]["nodes"]
+        return sum(node["partitions"] for node in stats if node["name"] == name)

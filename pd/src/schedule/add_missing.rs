@@ -14,6 +14,9 @@ use std::collections::BTreeSet;
 
 const ME: Scheduler = Scheduler::AddMissing;
 
+/// The fewest voters that survive the loss of one.
+const SAFE_VOTERS: usize = 3;
+
 /// As many as `store-snapshots-max` lets each store receive.
 pub fn schedule(view: &ClusterView) -> Verdict {
     let mut verdict = Verdict::default();
@@ -27,6 +30,13 @@ pub fn schedule(view: &ClusterView) -> Verdict {
         }
         affected += 1;
         if !is_free(range) || range.range.is_joint() {
+            continue;
+        }
+        // What a person has just taken away is not given back behind their back, as long as the
+        // range survives a failure without it.
+        if range.held && now.len() >= SAFE_VOTERS {
+            let text = format!("{} voters of {target}, as a person wants it", now.len());
+            verdict.because_of(ME, range.range.id, text);
             continue;
         }
         let now: BTreeSet<StoreId> = range.voters().map(|r| r.store).collect();

@@ -56,8 +56,6 @@ pub const DISK_FREE_BYTES_MIN: u64 = 256 << 20;
 pub struct StoreStatus {
     /// When the last heartbeat arrived, by the leader's clock.
     pub heard_ms: u64,
-    /// Whether it has reported every range that it leads, in this term.
-    pub complete: bool,
     /// Bytes used in its data directory.
     pub disk_used_bytes: u64,
     /// Bytes free beside it.
@@ -99,6 +97,9 @@ pub struct Leader {
     heard_ms: Option<u64>,
     routes: Routes,
     stores: BTreeMap<StoreId, StoreStatus>,
+    /// Stores that have reported every range that they lead. From then on each tells what changes,
+    /// also after a silence: to be heard again is enough.
+    complete: BTreeSet<StoreId>,
     ranges: BTreeMap<RangeId, RangeStatus>,
     operators: Operators,
     /// Until when ranges are left where a person put them.
@@ -282,8 +283,8 @@ impl Leader {
             }
         };
         let mut views: Vec<StoreView> = present(state).map(view).collect();
-        // Members of a new cluster have replicas before they have registered: they count, and
-        // nobody gives them up.
+        // Members of a new cluster have replicas before they have registered: they count, and who
+        // does not come is given up like one that has fallen silent.
         let registered: BTreeSet<u64> = state.stores.iter().map(|s| s.store).collect();
         let replicas = self.routes.iter().flat_map(|route| &route.range.replicas);
         let seen: BTreeSet<StoreId> = replicas.map(|r| r.store).collect();
@@ -292,7 +293,7 @@ impl Leader {
             id,
             name: format!("store {id}"),
             live: false,
-            lost: false,
+            lost: now_ms.saturating_sub(self.began_ms) >= config.max_store_down_ms,
             draining: false,
             full: false,
         }));
@@ -325,14 +326,16 @@ impl Leader {
 
     fn receive(&mut self, now_ms: u64, heartbeat: &Heartbeat, config: &Config) {
         let store = StoreId(heartbeat.store);
-        let status = self.stores.entry(store).or_default();
-        *status = StoreStatus {
+        let status = StoreStatus {
             heard_ms: now_ms,
-            complete: status.complete || heartbeat.full,
             disk_used_bytes: heartbeat.disk_used_bytes,
             disk_free_bytes: heartbeat.disk_free_bytes,
             uptime_ms: heartbeat.uptime_ms,
         };
+        self.stores.insert(store, status);
+        if heartbeat.full {
+            self.complete.insert(store);
+        }
         for report in &heartbeat.ranges {
             self.receive_report(now_ms, store, report, config);
         }
@@ -504,11 +507,14 @@ impl Leader {
         replicas.iter().filter_map(newer).collect()
     }
 
-    /// Stores that have reported in full, and how many must.
+    /// Stores that are heard and have reported in full, and how many must.
     fn complete(&self, state: &PlacementState) -> (usize, usize) {
-        let complete = |id| self.stores.get(&StoreId(id)).is_some_and(|s| s.complete);
+        let complete = |s: &&StoreRecord| {
+            let id = StoreId(s.store);
+            self.complete.contains(&id) && self.stores.contains_key(&id)
+        };
         (
-            present(state).filter(|s| complete(s.store)).count(),
+            present(state).filter(complete).count(),
             present(state).count() / 2 + 1,
         )
     }

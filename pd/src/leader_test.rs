@@ -195,13 +195,31 @@ fn an_order_is_for_the_range_as_it_is_now() {
 }
 
 #[test]
-fn members_that_have_not_registered_yet_are_not_given_up() {
-    let (mut leader, state) = (Leader::default(), state(1));
+fn a_member_that_never_registers_is_given_up_in_time_where_another_can_take_its_place() {
+    let round = |leader: &mut Leader, now_ms, state: &PlacementState| {
+        leader.heartbeat(now_ms, 7, &full(1, 6, &[2]), state);
+        leader.heartbeat(now_ms, 7, &full(2, 6, &[]), state);
+        for spare in state.stores.iter().filter(|s| s.store == 4) {
+            leader.heartbeat(now_ms, 7, &full(spare.store, 6, &[]), state);
+        }
+    };
+    // Members come when they come.
+    let (mut leader, two) = (Leader::default(), state(2));
     for now_ms in (0..600_000).step_by(1_000) {
-        leader.heartbeat(now_ms, 7, &full(1, 6, &[2]), &state);
+        round(&mut leader, now_ms, &two);
         assert_eq!(leader.operators().count(), 0);
     }
-    assert_eq!(leader.under_replicated(599_000, &state).len(), 1);
+    assert_eq!(leader.under_replicated(599_000, &two).len(), 1);
+    let (mut leader, mut with_spare) = (Leader::default(), state(4));
+    with_spare.stores.retain(|s| s.store != 3);
+    let down_max = Config::default().max_store_down_ms;
+    for now_ms in (0..down_max).step_by(1_000) {
+        round(&mut leader, now_ms, &with_spare);
+        assert_eq!(leader.operators().count(), 0);
+    }
+    round(&mut leader, down_max, &with_spare);
+    let reasons: Vec<_> = leader.operators().map(|o| o.reason.clone()).collect();
+    assert_eq!(reasons, ["store 3 is gone"]);
 }
 
 #[test]
@@ -226,6 +244,14 @@ fn a_leader_that_stood_still_gives_nobody_up() {
     // Paused for a minute: the others may have reported all the while, to nobody.
     assert_eq!(round(&mut leader, 60_000, 1..=1), 0);
     assert!(!leader.is_ready(&state));
+    // Who was heard in full before has only to be heard, as it takes its reports for known.
+    let news = |store| Heartbeat {
+        full: false,
+        ..full(store, 6, &[])
+    };
+    leader.heartbeat(60_100, 7, &news(2), &state);
+    leader.heartbeat(60_200, 7, &news(4), &state);
+    assert!(leader.is_ready(&state));
     // Store 3 is silent indeed.
     for now_ms in (61_000..69_000).step_by(1_000) {
         assert_eq!(round(&mut leader, now_ms, 1..=2), 0);

@@ -134,6 +134,14 @@ fn exchange(
 ) -> Next {
     let healthy = |s: &StoreId| range.is_healthy(stores, *s);
     let promote = || promoted.iter().map(|r| Change::Promote(**r));
+    // Who is gone since it was chosen does not come back: others are to be chosen.
+    let gone = voters
+        .iter()
+        .find(|s| find(stores, **s).is_none_or(|s| s.lost));
+    let wait = |what: String| match gone {
+        Some(store) => Next::Fail(format!("{} is gone", name(stores, *store))),
+        None => Next::Wait(what),
+    };
     if demoted.iter().any(|r| Some(r.store) == range.leader) {
         let stays = range
             .voters()
@@ -143,13 +151,13 @@ fn exchange(
             Some(to) => Next::Step(Step::TransferLeader(to)),
             // Of one voter nobody stays: for a moment there are two, or more.
             None if !promoted.is_empty() => Next::Step(Step::Change(promote().collect())),
-            None => Next::Wait("none of those that stay is fit to lead".into()),
+            None => wait("none of those that stay is fit to lead".into()),
         };
     }
     let after = voters.iter().filter(|s| healthy(s)).count();
     let now = range.voters().filter(|r| healthy(&r.store)).count();
     if after < now.min(voters.len()) || after * 2 <= voters.len() {
-        return Next::Wait(format!(
+        return wait(format!(
             "only {after} of the {} that are to vote are healthy",
             voters.len()
         ));

@@ -412,6 +412,14 @@ impl Replica {
                     self.persist_merging(None, round);
                 }
                 let mut d = self.descriptor.clone().expect("entries need a descriptor");
+                // It was never frozen, as it absorbs another range itself: that merge goes on, and
+                // what changes here is no sign that it is over.
+                if let Some(Merging::Absorbing { own_epoch, .. }) = &mut self.merging {
+                    if *own_epoch == d.epoch {
+                        own_epoch.version += 1;
+                        self.persist_merging(self.merging.clone(), round);
+                    }
+                }
                 d.epoch.version += 1;
                 round.batch.put(
                     meta::descriptor_key(d.id),

@@ -69,13 +69,36 @@ fn within<'a>(
     (start < end).then(|| map.range::<[u8], _>((Included(start), Excluded(end))))
 }
 
+/// Between the [seeds](Context::seed) of one command and the next: odd, so that multiples of it
+/// differ in any number of their lowest bits for as long as they can.
+pub const SEED_STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// What the leader of a range remembers of when its data was written, for optimistic locks.
+///
+/// *Units* are what a model locks as a whole, see [`Evaluator::unit`]. Evaluations of a leader
+/// have an order, and a *stamp* names one of them, of one leader in one term over one set of
+/// bounds.
+///
+/// Invariant: nothing is forgotten in silence. Where it is not known whether a unit was written,
+/// because another leader gave the stamp, or the bounds have changed, or there were too many to
+/// remember, it counts as written.
+pub trait Watches {
+    /// The stamp of this evaluation.
+    fn stamp(&self) -> Bytes;
+
+    /// Whether `unit` was [watched](Txn::watch) and certainly not been written by an evaluation
+    /// later than the one that gave `stamp`.
+    fn unchanged(&self, unit: &[u8], stamp: &[u8]) -> bool;
+}
+
 /// What an evaluation may depend on besides the view.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Milliseconds since the Unix epoch; never runs backwards within a range.
     pub now_ms: u64,
     /// Random bits, fresh for each command: no two commands that are evaluated with the same
-    /// `now_ms` in one range have the same lowest 20.
+    /// `now_ms` in one range have the same lowest 20. A command that consists of several takes
+    /// more of them, see [`Txn::take_seeds`].
     pub seed: u64,
     /// First key of the range.
     pub start: &'a [u8],
@@ -88,6 +111,10 @@ pub struct Txn<'a> {
     view: &'a dyn View,
     writes: BTreeMap<Bytes, Option<Bytes>>,
     bytes: usize,
+    watches: Option<&'a dyn Watches>,
+    watched: Vec<Bytes>,
+    needs_leader: bool,
+    seeds: u32,
 }
 
 impl<'a> Txn<'a> {
@@ -97,6 +124,62 @@ impl<'a> Txn<'a> {
             view,
             writes: BTreeMap::new(),
             bytes: 0,
+            watches: None,
+            watched: Vec::new(),
+            needs_leader: false,
+            seeds: 1,
+        }
+    }
+
+    /// The same where there is somebody who remembers: on the leader's worker.
+    pub fn with_watches(self, watches: &'a dyn Watches) -> Self {
+        Txn {
+            watches: Some(watches),
+            ..self
+        }
+    }
+
+    /// Has writes to `unit` remembered from this evaluation on, whose stamp is the answer. `None`
+    /// if nobody would: this is not the leader's worker, and the reply is not to be used.
+    pub fn watch(&mut self, unit: Bytes) -> Option<Bytes> {
+        let Some(watches) = self.watches else {
+            self.needs_leader = true;
+            return None;
+        };
+        self.watched.push(unit);
+        Some(watches.stamp())
+    }
+
+    /// As [`Watches::unchanged`]; if nobody remembers the reply is not to be used.
+    pub fn is_unchanged(&mut self, unit: &[u8], stamp: &[u8]) -> bool {
+        self.needs_leader |= self.watches.is_none();
+        self.watches
+            .is_some_and(|watches| watches.unchanged(unit, stamp))
+    }
+
+    /// What is to be remembered from now on.
+    pub fn take_watched(&mut self) -> Vec<Bytes> {
+        std::mem::take(&mut self.watched)
+    }
+
+    /// The evaluation consists of `count` commands, at least one: their seeds are that of the
+    /// context and those that follow it at a distance of [`SEED_STEP`].
+    pub fn take_seeds(&mut self, count: u32) {
+        self.seeds = self.seeds.max(count);
+    }
+
+    /// How many seeds were taken, at least one.
+    pub fn seeds(&self) -> u32 {
+        self.seeds
+    }
+
+    /// Adds the writes of a part of this evaluation.
+    pub fn extend(&mut self, writes: BTreeMap<Bytes, Option<Bytes>>) {
+        for (key, value) in writes {
+            match value {
+                Some(value) => self.put(key, value),
+                None => self.delete(key),
+            }
         }
     }
 
@@ -126,9 +209,9 @@ impl<'a> Txn<'a> {
         (self.writes.len(), self.bytes)
     }
 
-    /// Whether nothing was written.
+    /// Whether nothing was written, nor asked that only the leader's worker knows.
     pub fn is_read_only(&self) -> bool {
-        self.writes.is_empty()
+        self.writes.is_empty() && !self.needs_leader
     }
 
     /// The writes in key order; `None` deletes.
@@ -256,4 +339,9 @@ pub trait Evaluator: Send + Sync {
     /// A key strictly inside `[start, end)` at which a split keeps together what must stay
     /// together, close to `near`; `None` if there is none.
     fn split_key(&self, start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes>;
+
+    /// The part of a record's key that all records share which are [watched](Watches) together.
+    fn unit<'k>(&self, record: &'k [u8]) -> &'k [u8] {
+        record
+    }
 }

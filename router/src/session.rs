@@ -20,6 +20,7 @@ mod info;
 mod scan;
 mod start;
 mod tally;
+mod transaction;
 mod walk;
 
 pub use clients::{Client, Clients, HangUp};
@@ -43,6 +44,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use tally::Tally;
+use transaction::{Taken, Transaction};
 use walk::{Step, Walk};
 
 /// Figures of a Redis door.
@@ -157,6 +159,12 @@ enum State {
     Gather(Box<Gather>),
     /// Walking.
     Walk(Box<Walk>),
+    /// A range has answered, and the reply is to be made of that at the front of the queue.
+    Answered {
+        spec: &'static Spec,
+        args: Vec<Bytes>,
+        reply: Bytes,
+    },
     /// Answered; waits for the replies before it.
     Done(Bytes),
 }
@@ -169,6 +177,7 @@ pub struct Session {
     door: Arc<Door>,
     client: Arc<Client>,
     state: ClientState,
+    transaction: Transaction,
     calls: Dispatcher,
     queue: VecDeque<Slot>,
     /// Number of the command at the front of the queue.
@@ -197,6 +206,7 @@ impl Session {
             tally: Tally::new(client.id),
             client,
             state: ClientState::default(),
+            transaction: Transaction::default(),
             calls,
             queue: VecDeque::new(),
             first: 0,
@@ -218,6 +228,7 @@ impl Session {
         self.queue.len() < config.window_commands
             && self.held_bytes < config.window_bytes
             && self.out.len() < config.replies_bytes
+            && self.transaction.admits()
             && !self.closing
     }
 
@@ -257,7 +268,10 @@ impl Session {
         self.state.skip_one = false;
         let found = spec::lookup(&args[0]);
         self.tally.command(found, &self.door.metrics);
-        let Some(spec) = found else {
+        if let Some(reply) = self.queue(found, args) {
+            return self.push_reply(context, reply);
+        }
+        let Some(mut spec) = found else {
             let reply = self.beside_the_table(args);
             return self.push_reply(context, reply);
         };
@@ -265,6 +279,12 @@ impl Session {
         if !spec.accepts(args.len()) {
             let error = CommandError::Arity(spec.name.to_owned());
             return self.push_reply(context, error.to_reply());
+        }
+        if spec.group == spec::Group::Transactions {
+            match self.transaction_command(spec, args, context, now_ms) {
+                Taken::Reply(reply) => return self.push_reply(context, reply),
+                Taken::Send(sent_as) => spec = sent_as,
+            }
         }
         if spec.route == spec::Route::Connection {
             let reply = self.connection_command(spec, args, now_ms);
@@ -278,14 +298,18 @@ impl Session {
             return self.push_reply(Context { muted, ..context }, reply);
         }
         let deadline_ms = now_ms + self.door.config.deadline_ms;
+        let number = self.first + self.queue.len() as u64;
+        self.await_watch(spec, number);
         let begun = match self.waiting.is_empty() {
-            true => {
-                let number = self.first + self.queue.len() as u64;
-                self.begin(number, spec, args, context, deadline_ms, now_ms, stores)
-            }
+            true => self.begin(number, spec, args, context, deadline_ms, now_ms, stores),
             false => Begun::Blocked,
         };
         let state = match begun {
+            Begun::Reply(reply) if transaction::is_finished_here(spec) => State::Answered {
+                spec,
+                args: std::mem::take(args),
+                reply,
+            },
             Begun::Reply(reply) => return self.push_reply(context, reply),
             Begun::Single => State::Single {
                 spec,
@@ -294,7 +318,7 @@ impl Session {
             Begun::Gather(gather) => State::Gather(gather),
             Begun::Walk(walk) => State::Walk(walk),
             Begun::Blocked => {
-                self.waiting.push_back(self.first + self.queue.len() as u64);
+                self.waiting.push_back(number);
                 State::Waiting {
                     spec,
                     args: std::mem::take(args),
@@ -421,6 +445,9 @@ impl Session {
         );
         let blocked = matches!(begun, Begun::Blocked);
         let state = match begun {
+            Begun::Reply(reply) if transaction::is_finished_here(spec) => {
+                State::Answered { spec, args, reply }
+            }
             Begun::Reply(reply) => State::Done(reply),
             Begun::Single => State::Single { spec, args },
             Begun::Gather(gather) => State::Gather(gather),
@@ -451,6 +478,11 @@ impl Session {
             return;
         };
         let reply = match (&mut slot.state, result) {
+            (State::Single { spec, args }, Ok(reply)) if transaction::is_finished_here(spec) => {
+                let (spec, args) = (*spec, std::mem::take(args));
+                slot.state = State::Answered { spec, args, reply };
+                None
+            }
             (State::Single { .. }, Ok(reply)) => Some(reply),
             (State::Single { .. }, Err(error)) => Some(door_error(&error)),
             (State::Gather(gather), Ok(reply)) => gather.answer(id.part, reply),
@@ -472,7 +504,7 @@ impl Session {
                 ))),
                 false => door_error(&error),
             }),
-            (State::Waiting { .. } | State::Done(_), _) => None,
+            (State::Waiting { .. } | State::Answered { .. } | State::Done(_), _) => None,
         };
         if let Some(reply) = reply {
             slot.state = State::Done(reply);
@@ -524,11 +556,12 @@ impl Session {
 
     /// Moves replies from the front of the queue to the buffer.
     fn drain(&mut self, now_ms: u64) {
-        while let Some(Slot {
-            state: State::Done(_),
-            ..
-        }) = self.queue.front()
-        {
+        loop {
+            self.finish_front(now_ms);
+            let done = |slot: &Slot| matches!(slot.state, State::Done(_));
+            if !self.queue.front().is_some_and(done) {
+                return;
+            }
             let Some(slot) = self.queue.pop_front() else {
                 return;
             };
@@ -540,6 +573,7 @@ impl Session {
             }
             self.held_bytes -= slot.bytes;
             let walked = self.walking == Some(self.first);
+            self.transaction.answered(self.first);
             self.first += 1;
             while self
                 .waiting
@@ -594,7 +628,9 @@ impl Session {
 impl State {
     fn args_bytes(&self) -> usize {
         match self {
-            State::Waiting { args, .. } | State::Single { args, .. } => {
+            State::Waiting { args, .. }
+            | State::Single { args, .. }
+            | State::Answered { args, .. } => {
                 args.iter().map(|arg| arg.len() + size_of::<Bytes>()).sum()
             }
             State::Gather(gather) => gather.bytes(),

@@ -422,10 +422,9 @@ fn keys_that_follow_their_number_route_a_command() {
         assert_eq!(both, ":1\r\n", "{key}");
     }
     for (command, name) in [
-        ("ZUNION 2 {a}z {b}z", "zunion"),
         ("ZUNIONSTORE {a}u 1 {b}z", "zunionstore"),
-        ("SINTER {a}s {b}s", "sinter"),
-        ("PFCOUNT {a}p {b}p", "pfcount"),
+        ("SINTERSTORE {a}s {b}s", "sinterstore"),
+        ("PFMERGE {a}p {b}p", "pfmerge"),
         ("SORT {a}z STORE {b}l", "sort"),
     ] {
         let refused = world.ask(command);
@@ -436,6 +435,49 @@ fn keys_that_follow_their_number_route_a_command() {
         .ask("ZUNION x {a}z")
         .starts_with("-ERR value is not an integer"));
     assert!(world.ask("LMPOP 0 {a}z LEFT").starts_with("-ERR numkeys"));
+}
+
+#[test]
+fn sets_in_several_ranges_are_read_together() {
+    let mut apart = World::new(12, 3, Faults::default());
+    let mut together = World::new(12, 3, Faults::default());
+    let all = [
+        "SADD a 1 2 3",
+        "SADD b 2 3 4",
+        "SADD c 3",
+        "ZADD d 1 2 2 3 3 5",
+        "ZADD e 0.5 3 9 x",
+        "PFADD f a b c",
+        "PFADD g c d",
+        "SET h x",
+        "SINTER a b c",
+        "SUNION c a none b",
+        "SDIFF b c",
+        "SINTERCARD 3 a b c LIMIT 5",
+        "SINTER a h",
+        "SUNION a d",
+        "ZUNION 3 d e a WEIGHTS 1 2 3 WITHSCORES",
+        "ZINTER 2 d e AGGREGATE MAX WITHSCORES",
+        "ZDIFF 2 d e",
+        "ZINTERCARD 2 d e",
+        "ZUNION 2 d h",
+        "ZUNION 2 d e FOO",
+        "ZUNION x d e",
+        "PFCOUNT f g none",
+        "PFCOUNT f a",
+        "HELLO 3",
+        "SUNION a b",
+        "ZUNION 2 d e WITHSCORES",
+    ];
+    for slot in (1000..16000).step_by(1500) {
+        let cut = rangekv_model::redis::keys::slot_start(slot);
+        apart.fake.split_at(&cut);
+    }
+    apart.fake.transfer(3, 2);
+    assert!(apart.fake.ranges() > 8);
+    for command in all {
+        assert_eq!(apart.ask(command), together.ask(command), "{command}");
+    }
 }
 
 #[test]

@@ -47,11 +47,13 @@ pub enum Bug {
     ReadOvertaken,
     /// An evaluation is given no end of its range.
     ScanNotClipped,
+    /// A transaction does not look whether the keys that it watches were written.
+    WatchNotCompared,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 21] = [
+    pub const ALL: [Bug; 22] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,
@@ -73,6 +75,7 @@ impl Bug {
         Bug::LeaseWhileQuiesced,
         Bug::ReadOvertaken,
         Bug::ScanNotClipped,
+        Bug::WatchNotCompared,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -99,6 +102,7 @@ impl Bug {
             Bug::LeaseWhileQuiesced => "lease_while_quiesced",
             Bug::ReadOvertaken => "read_overtaken",
             Bug::ScanNotClipped => "scan_not_clipped",
+            Bug::WatchNotCompared => "watch_not_compared",
         }
     }
 }

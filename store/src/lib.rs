@@ -22,6 +22,7 @@ pub mod replica;
 pub mod shared;
 pub mod size;
 pub mod storage;
+pub mod watch;
 pub mod wire;
 pub mod worker;
 

@@ -69,7 +69,8 @@ impl Call<'_, '_> {
         }
     }
 
-    fn contains(&mut self, key: &[u8]) -> bool {
+    /// Whether a key lies in the range; if not, the command has no effect.
+    pub fn contains(&mut self, key: &[u8]) -> bool {
         let Context { start, end, .. } = *self.context;
         let inside = key >= start && (end.is_empty() || key < end);
         self.outside |= !inside;

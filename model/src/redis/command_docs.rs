@@ -207,8 +207,10 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     if has(Flags::DANGEROUS) {
         categories.push("dangerous");
     }
-    if spec.group == Group::Connection {
-        categories.push("connection");
+    match spec.group {
+        Group::Connection => categories.push("connection"),
+        Group::Transactions => categories.push("transaction"),
+        _ => {}
     }
     categories
 }

@@ -12,6 +12,7 @@
 //! - All records of one user key are neighbours ([`keys`]), and a split never parts them.
 //! - A collection has a record per element beside its [metadata](meta); what it costs to use an
 //!   element does not depend on how many there are ([`collection`]).
+//! - A [transaction](exec) is one evaluation: all of it takes effect, or nothing.
 //! - Deleting or replacing a collection is one write; [`sweep`] removes the elements.
 //!
 //! Left out on purpose: memory limits and eviction, and recording when a key was last used.
@@ -25,6 +26,7 @@ pub mod collection;
 pub mod command_docs;
 mod counter;
 pub mod error;
+pub mod exec;
 mod expire;
 mod extended;
 mod float;
@@ -44,6 +46,7 @@ pub mod paging;
 pub mod position;
 mod random;
 pub mod rank;
+pub mod records;
 mod registers;
 pub mod reply;
 mod scan;
@@ -81,29 +84,17 @@ impl Evaluator for RedisModel {
             Ok(command) => command,
             Err(error) => return CommandError::from(error).to_reply(),
         };
-        let mut call = Call {
-            context,
-            protocol: command.protocol,
-            db: command.db,
-            name: "",
-            args: &command.args,
-            txn,
-            outside: false,
-        };
-        let outcome = dispatch(&mut call);
-        if call.outside {
-            call.txn.clear();
-            return match call.name {
-                "sort" | "sort_ro" => CommandError::PatternOutsideRange.to_reply(),
-                _ => CommandError::OutsideRange.to_reply(),
-            };
-        }
-        let (records, bytes) = call.txn.size();
+        let Ran { reply, .. } = run(context, &command, txn);
+        let (records, bytes) = txn.size();
         if records > WRITTEN_RECORDS_FREE && bytes > WRITTEN_BYTES_MAX {
-            call.txn.clear();
+            txn.clear();
             return CommandError::TooMuch.to_reply();
         }
-        outcome.unwrap_or_else(|error| error.to_reply())
+        reply
+    }
+
+    fn unit<'k>(&self, record: &'k [u8]) -> &'k [u8] {
+        keys::user_key_prefix(record).unwrap_or(record)
     }
 
     fn split_key(&self, start: &[u8], end: &[u8], near: &[u8]) -> Option<Bytes> {
@@ -116,6 +107,38 @@ impl Evaluator for RedisModel {
 const WRITTEN_BYTES_MAX: usize = 64 << 20;
 /// Commands that write no more records than this are bounded by what the client had to send.
 const WRITTEN_RECORDS_FREE: usize = 1000;
+
+/// What came of a command.
+struct Ran {
+    reply: Bytes,
+    /// It was not for this range, and has no effect.
+    misrouted: bool,
+}
+
+fn run(context: &Context<'_>, command: &codec::Command, txn: &mut Txn<'_>) -> Ran {
+    let mut call = Call {
+        context,
+        protocol: command.protocol,
+        db: command.db,
+        name: "",
+        args: &command.args,
+        txn,
+        outside: false,
+    };
+    let outcome = dispatch(&mut call);
+    let (error, misrouted) = match (call.outside, call.name) {
+        (false, _) => {
+            let reply = outcome.unwrap_or_else(|error| error.to_reply());
+            let misrouted = false;
+            return Ran { reply, misrouted };
+        }
+        (true, "sort" | "sort_ro") => (CommandError::PatternOutsideRange, false),
+        (true, _) => (CommandError::OutsideRange, true),
+    };
+    call.txn.clear();
+    let reply = error.to_reply();
+    Ran { reply, misrouted }
+}
 
 fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
     let name = &call.args[0];
@@ -169,6 +192,7 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         "persist" => expire::persist(call),
         "object" => object::evaluate(call),
         "sort" | "sort_ro" => sort::evaluate(call),
+        "watch" => exec::watch(call),
         _ => match spec.group {
             Group::Hash => dispatch_hash(call),
             Group::List => dispatch_list(call),

@@ -10,6 +10,8 @@
 //! | `\0FLUSH` start, limit, optionally `ALL` databases | `[next, number of records deleted]` |
 //! | `\0RANDOM` start | a user key, or nil |
 //! | `\0SWEEP` start, limit | see [`sweep`](super::sweep): of all databases |
+//! | `\0EXEC` … | see [`exec`](super::exec): not a page, but a transaction |
+//! | `\0RECORDS` command, keys | see [`records`](super::records) |
 //!
 //! `start` and `next` are record keys: an empty `start` is that of the range, an empty `next`
 //! says that the range is finished. `limit` bounds how many records are visited, at least one,
@@ -60,6 +62,10 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
         FLUSH => arity(3..=4).and_then(|()| flush(call)),
         SWEEP => arity(3..=3).and_then(|()| super::sweep::evaluate(call)),
         RANDOM => arity(2..=2).map(|()| random(call)),
+        super::records::RECORDS => {
+            arity(2..=usize::MAX).and_then(|()| super::records::evaluate(call))
+        }
+        super::exec::EXEC => super::exec::evaluate(call),
         _ => Err(CommandError::unknown_command(call.args)),
     }
 }

@@ -26,6 +26,9 @@ pub enum Route {
     /// As [`SingleRange`](Self::SingleRange) if both keys lie in one range. If not, the router
     /// fetches both values with `GET` and calls `redis::lcs`.
     Lcs,
+    /// As [`SingleRange`](Self::SingleRange) if all keys lie in one range. If not, the router
+    /// fetches their [`records`](super::records), and evaluates the command itself.
+    FanOutRecords,
     /// The router walks all ranges with the paged commands of [`paging`](super::paging).
     Keyspace,
 }
@@ -53,6 +56,8 @@ pub enum Group {
     Connection,
     /// The server.
     Server,
+    /// `MULTI` and what belongs to it.
+    Transactions,
 }
 
 impl Group {
@@ -69,6 +74,7 @@ impl Group {
             Group::HyperLogLog => "hyperloglog",
             Group::Connection => "connection",
             Group::Server => "server",
+            Group::Transactions => "transactions",
         }
     }
 }
@@ -104,6 +110,9 @@ impl Flags {
     /// Which arguments are keys depends on the arguments.
     pub const MOVABLE_KEYS: Flags = Flags(1 << 11);
 
+    /// Not allowed between `MULTI` and `EXEC`.
+    pub const NO_MULTI: Flags = Flags(1 << 12);
+
     /// Flags with their names, in the order in which `COMMAND INFO` lists them.
     pub const NAMES: &'static [(Flags, &'static str)] = &[
         (Flags::WRITE, "write"),
@@ -116,6 +125,7 @@ impl Flags {
         (Flags::FAST, "fast"),
         (Flags::NO_AUTH, "no_auth"),
         (Flags::ALLOW_BUSY, "allow_busy"),
+        (Flags::NO_MULTI, "no_multi"),
         (Flags::MOVABLE_KEYS, "movablekeys"),
     ];
 
@@ -182,9 +192,9 @@ impl Spec {
         self
     }
 
-    /// Whether the request may be sent as read-only.
+    /// Whether the request may be sent as read-only; `WATCH`, which Redis does not flag, may.
     pub fn is_readonly(&self) -> bool {
-        self.flags.contains(Flags::READONLY)
+        self.flags.contains(Flags::READONLY) || self.name == "watch"
     }
 }
 
@@ -241,6 +251,9 @@ pub fn keys(spec: &Spec, args: &[Bytes]) -> impl Iterator<Item = usize> {
 /// these it is routed. They are [`keys()`] in their databases, since `COPY … DB` names another
 /// one for its destination.
 pub fn record_keys(spec: &Spec, db: u8, args: &[Bytes]) -> Vec<Bytes> {
+    if std::ptr::eq(spec, &super::exec::READS) || std::ptr::eq(spec, &super::exec::WRITES) {
+        return super::exec::record_keys(args);
+    }
     let destination = if spec.name == "copy" {
         super::keyspace::copy_destination(args)
     } else {
@@ -300,11 +313,17 @@ const HANDSHAKE: Flags = ANYTIME_FAST
     .and(Flags::NO_AUTH)
     .and(Flags::ALLOW_BUSY);
 
+/// Of `MULTI` and its kin.
+const BRACKET: Flags = ANYTIME_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
+
 use Group::{
     Bitmap, Connection, Generic, Hash, HyperLogLog, List, Server, Set, SortedSet as Zset,
-    String as Str,
+    String as Str, Transactions,
 };
-use Route::{Connection as Here, FanOutArray, FanOutSum, Keyspace, Lcs, SingleRange};
+use Route::{
+    Connection as Here, FanOutArray, FanOutRecords as Gathered, FanOutSum, Keyspace, Lcs,
+    SingleRange,
+};
 
 #[rustfmt::skip]
 static TABLE: &[Spec] = &[
@@ -322,7 +341,9 @@ static TABLE: &[Spec] = &[
     row("decr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts one from an integer; a missing key counts as 0.")),
     row("decrby", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts a number from an integer; a missing key counts as 0.")),
     row("del", -2, WRITE, MANY, FanOutSum, (Generic, "1.0.0", "Deletes keys and answers how many there were.")),
+    row("discard", 1, BRACKET, NONE, Here, (Transactions, "2.0.0", "Forgets the commands since MULTI.")),
     row("echo", 2, ANYTIME_FAST, NONE, Here, (Connection, "1.0.0", "Answers its argument.")),
+    row("exec", 1, ANYTIME.and(Flags::NOSCRIPT), NONE, Here, (Transactions, "1.2.0", "Executes the commands since MULTI.")),
     row("exists", -2, READ_FAST, MANY, FanOutSum, (Generic, "1.0.0", "Counts which of the given keys exist, repeated ones repeatedly.")),
     row("expire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "1.0.0", "Lets a key expire after so many seconds.")),
     row("expireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "1.2.0", "Lets a key expire at a Unix time in seconds.")),
@@ -374,13 +395,14 @@ static TABLE: &[Spec] = &[
     row("mget", -2, READ_FAST, MANY, FanOutArray, (Str, "1.0.0", "Answers several strings.")),
     row("mset", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once.")),
     row("msetnx", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once if none of the keys exists.")),
+    row("multi", 1, BRACKET, NONE, Here, (Transactions, "1.2.0", "Begins a transaction.")),
     row("object", -2, READ, (2, 2, 1), SingleRange, (Generic, "2.2.3", "Tells how a value is stored.")),
     row("persist", 2, WRITE_FAST, ONE, SingleRange, (Generic, "2.2.0", "Removes the expiry of a key.")),
     row("pexpire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire after so many milliseconds.")),
     row("pexpireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")),
     row("pexpiretime", 2, READ_FAST, ONE, SingleRange, (Generic, "7.0.0", "Answers the Unix time in milliseconds at which a key expires.")),
     row("pfadd", -2, GROW_FAST, ONE, SingleRange, (HyperLogLog, "2.8.9", "Adds elements to a HyperLogLog.")),
-    row("pfcount", -2, READ, MANY, SingleRange, (HyperLogLog, "2.8.9", "Answers how many different elements were added, approximately.")),
+    row("pfcount", -2, READ, MANY, Gathered, (HyperLogLog, "2.8.9", "Answers how many different elements were added, approximately.")),
     row("pfmerge", -2, GROW, MANY, SingleRange, (HyperLogLog, "2.8.9", "Merges HyperLogLogs into one.")),
     row("ping", -1, FAST, NONE, Here, (Connection, "1.0.0", "Answers PONG, or its argument.")),
     row("psetex", 4, GROW, ONE, SingleRange, (Str, "2.6.0", "Sets a string that expires after so many milliseconds.")),
@@ -397,7 +419,7 @@ static TABLE: &[Spec] = &[
     row("sadd", -3, GROW_FAST, ONE, SingleRange, (Set, "1.0.0", "Adds members to a set.")),
     row("scan", -2, READ, NONE, Keyspace, (Generic, "2.8.0", "Iterates over the keys of the database.")),
     row("scard", 2, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers how many members a set has.")),
-    row("sdiff", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members of a set that others do not have.")),
+    row("sdiff", -2, READ, MANY, Gathered, (Set, "1.0.0", "Answers the members of a set that others do not have.")),
     row("sdiffstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members of a set that others do not have.")),
     row("select", 2, ANYTIME_FAST, NONE, Here, (Connection, "1.0.0", "Changes the connection's database.")),
     row("set", -3, GROW, ONE, SingleRange, (Str, "1.0.0", "Sets a string, with conditions and an expiry if wanted.")),
@@ -405,8 +427,8 @@ static TABLE: &[Spec] = &[
     row("setex", 4, GROW, ONE, SingleRange, (Str, "2.0.0", "Sets a string that expires after so many seconds.")),
     row("setnx", 3, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Sets a string if the key does not exist.")),
     row("setrange", 4, GROW, ONE, SingleRange, (Str, "2.2.0", "Overwrites a part of a string, creating it if there is none.")),
-    row("sinter", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members that all sets have.")),
-    row("sintercard", -3, READ, NONE, SingleRange, (Set, "7.0.0", "Answers how many members all sets have.")).counted(1),
+    row("sinter", -2, READ, MANY, Gathered, (Set, "1.0.0", "Answers the members that all sets have.")),
+    row("sintercard", -3, READ, NONE, Gathered, (Set, "7.0.0", "Answers how many members all sets have.")).counted(1),
     row("sinterstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that all sets have.")),
     row("sismember", 3, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers whether a set has a member.")),
     row("smembers", 2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers all members of a set.")),
@@ -420,21 +442,23 @@ static TABLE: &[Spec] = &[
     row("sscan", -3, READ, ONE, SingleRange, (Set, "2.8.0", "Iterates over the members of a set.")),
     row("strlen", 2, READ_FAST, ONE, SingleRange, (Str, "2.2.0", "Answers the length of a string in bytes.")),
     row("substr", 4, READ, ONE, SingleRange, (Str, "1.0.0", "Answers a part of a string; the older name of GETRANGE.")),
-    row("sunion", -2, READ, MANY, SingleRange, (Set, "1.0.0", "Answers the members that any of several sets has.")),
+    row("sunion", -2, READ, MANY, Gathered, (Set, "1.0.0", "Answers the members that any of several sets has.")),
     row("sunionstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that any of several sets has.")),
     row("time", 1, ANYTIME_FAST, NONE, Here, (Server, "2.6.0", "Answers the server's time.")),
     row("touch", -2, READ_FAST, MANY, FanOutSum, (Generic, "3.2.1", "Counts which of the given keys exist.")),
     row("ttl", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers in how many seconds a key expires.")),
     row("type", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers the type of the value at a key.")),
     row("unlink", -2, WRITE_FAST, MANY, FanOutSum, (Generic, "4.0.0", "Deletes keys and answers how many there were.")),
+    row("unwatch", 1, BRACKET, NONE, Here, (Transactions, "2.2.0", "Forgets the watched keys.")),
+    row("watch", -2, BRACKET, MANY, SingleRange, (Transactions, "2.2.0", "Lets the next EXEC do nothing if one of the keys is changed before it.")),
     row("zadd", -4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds members to a sorted set, or changes their scores.")),
     row("zcard", 2, READ_FAST, ONE, SingleRange, (Zset, "1.2.0", "Answers how many members a sorted set has.")),
     row("zcount", 4, READ_FAST, ONE, SingleRange, (Zset, "2.0.0", "Counts the members in a range of scores.")),
-    row("zdiff", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members of a sorted set that others do not have.")).counted(1),
+    row("zdiff", -3, READ, NONE, Gathered, (Zset, "6.2.0", "Answers the members of a sorted set that others do not have.")).counted(1),
     row("zdiffstore", -4, GROW, ONE, SingleRange, (Zset, "6.2.0", "Stores the members of a sorted set that others do not have.")).counted(2),
     row("zincrby", 4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds a number to the score of a member.")),
-    row("zinter", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members that all sorted sets have.")).counted(1),
-    row("zintercard", -3, READ, NONE, SingleRange, (Zset, "7.0.0", "Answers how many members all sorted sets have.")).counted(1),
+    row("zinter", -3, READ, NONE, Gathered, (Zset, "6.2.0", "Answers the members that all sorted sets have.")).counted(1),
+    row("zintercard", -3, READ, NONE, Gathered, (Zset, "7.0.0", "Answers how many members all sorted sets have.")).counted(1),
     row("zinterstore", -4, GROW, ONE, SingleRange, (Zset, "2.0.0", "Stores the members that all sorted sets have.")).counted(2),
     row("zlexcount", 4, READ_FAST, ONE, SingleRange, (Zset, "2.8.9", "Counts the members in a lexicographical range.")),
     row("zmpop", -4, WRITE, NONE, SingleRange, (Zset, "7.0.0", "Removes members from the first of several sorted sets that has some.")).counted(1),
@@ -457,7 +481,7 @@ static TABLE: &[Spec] = &[
     row("zrevrank", -3, READ_FAST, ONE, SingleRange, (Zset, "2.0.0", "Answers the rank of a member, from the highest score.")),
     row("zscan", -3, READ, ONE, SingleRange, (Zset, "2.8.0", "Iterates over members and scores of a sorted set.")),
     row("zscore", 3, READ_FAST, ONE, SingleRange, (Zset, "1.2.0", "Answers the score of a member.")),
-    row("zunion", -3, READ, NONE, SingleRange, (Zset, "6.2.0", "Answers the members that any of several sorted sets has.")).counted(1),
+    row("zunion", -3, READ, NONE, Gathered, (Zset, "6.2.0", "Answers the members that any of several sorted sets has.")).counted(1),
     row("zunionstore", -4, GROW, ONE, SingleRange, (Zset, "2.0.0", "Stores the members that any of several sorted sets has.")).counted(2),
 ];
 

@@ -42,6 +42,7 @@ impl Session {
             }
             "reset" => {
                 self.state = ClientState::default();
+                self.transaction.reset();
                 Ok(reply::simple("RESET"))
             }
             "client" => self.client_command(args, now_ms),

@@ -1,5 +1,6 @@
 //! Commands that are cut into a part per range, and merged from the parts' replies: `MGET`,
-//! sums such as `DEL`, and `LCS` of keys in different ranges.
+//! sums such as `DEL`, and what combines values: `LCS`, `SUNION` and their kin, whose values are
+//! fetched and combined here.
 //!
 //! Each part keeps its own keys, so that it can be cut again when its range has split. A part
 //! is one evaluation; the whole command is not.
@@ -9,8 +10,10 @@ use crate::reply as parse;
 use bytes::Bytes;
 use rangekv_model::redis::codec::{encode_command, Protocol};
 use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::records;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::{self, Spec};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How replies are put together.
@@ -22,6 +25,8 @@ pub(super) enum Merge {
     Sum,
     /// Values, which are compared here.
     Lcs,
+    /// Records, over which the command is evaluated here.
+    Records,
 }
 
 /// A command in parts.
@@ -152,6 +157,10 @@ impl Gather {
                     self.args[self.positions[of[0] as usize]].clone(),
                 ]
             }
+            Merge::Records => {
+                let keys = of.iter().map(|i| self.positions[*i as usize]);
+                records::arguments(&self.args[0], keys.map(|at| self.args[at].clone()))
+            }
             Merge::Array | Merge::Sum => std::iter::once(self.args[0].clone())
                 .chain(
                     of.iter()
@@ -169,7 +178,7 @@ impl Gather {
         if parse::is_error(&reply) {
             let reply = match self.merge {
                 Merge::Lcs => CommandError::LcsNotStrings.to_reply(),
-                Merge::Array | Merge::Sum => reply,
+                Merge::Array | Merge::Sum | Merge::Records => reply,
             };
             self.failed.get_or_insert(reply);
         } else {
@@ -234,6 +243,20 @@ impl Gather {
                     reply.raw(element);
                 }
                 Some(reply.finish())
+            }
+            Merge::Records => {
+                let mut all = BTreeMap::new();
+                for part in &self.parts {
+                    for pair in parse::array(part.reply.as_ref()?)?.chunks_exact(2) {
+                        all.insert(parse::bulk(&pair[0])??, parse::bulk(&pair[1])??);
+                    }
+                }
+                Some(records::evaluate_over(
+                    &all,
+                    self.protocol,
+                    self.db,
+                    &self.args,
+                ))
             }
             Merge::Lcs => {
                 let mut values = [Bytes::new(), Bytes::new()];

@@ -166,12 +166,11 @@ impl Session {
             }
         };
         if let State::Single { spec, args } = &mut slot.state {
-            let several = spec::keys(spec, args).nth(1).is_some();
-            let record_keys = match several {
+            let record_keys = match spec.may_have_several_keys(args.len()) {
                 true => spec::record_keys(spec, db, args),
                 false => Vec::new(),
             };
-            let placed = match several {
+            let placed = match record_keys.len() > 1 {
                 true => place(&self.calls, spec, &record_keys),
                 false => Placed::One(self.calls.lookup(&call.key)),
             };
@@ -208,7 +207,10 @@ impl Session {
                 let route = self.calls.lookup(&call.key);
                 start(&mut self.calls, call, route);
             }
-            State::Single { .. } | State::Waiting { .. } | State::Done(_) => {}
+            State::Single { .. }
+            | State::Waiting { .. }
+            | State::Answered { .. }
+            | State::Done(_) => {}
         }
     }
 }
@@ -245,6 +247,7 @@ fn merge_of(spec: &Spec) -> Option<Merge> {
         spec::Route::FanOutArray => Some(Merge::Array),
         spec::Route::FanOutSum => Some(Merge::Sum),
         spec::Route::Lcs => Some(Merge::Lcs),
+        spec::Route::FanOutRecords => Some(Merge::Records),
         spec::Route::SingleRange | spec::Route::Connection | spec::Route::Keyspace => None,
     }
 }

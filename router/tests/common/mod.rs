@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rangekv_model::eval::{Context, Evaluator, Txn};
+use rangekv_model::eval::{Context, Evaluator, Txn, Watches, SEED_STEP};
 use rangekv_model::redis::RedisModel;
 use rangekv_proto::*;
 use rangekv_router::cache::SharedCache;
@@ -102,6 +102,30 @@ struct Inner {
     down: bool,
     pub local_reads: u64,
     wanted: bool,
+    seeds: u64,
+    /// By which evaluation each unit was written last.
+    written: BTreeMap<Bytes, u64>,
+    clock: fn(u64) -> u64,
+}
+
+/// What was written, as one leader knows it.
+struct Remembered<'a> {
+    written: &'a BTreeMap<Bytes, u64>,
+    of: String,
+    evaluation: u64,
+}
+
+impl Watches for Remembered<'_> {
+    fn stamp(&self) -> Bytes {
+        format!("{} {}", self.of, self.evaluation).into()
+    }
+
+    fn unchanged(&self, unit: &[u8], stamp: &[u8]) -> bool {
+        let stamp = std::str::from_utf8(stamp).unwrap();
+        let (of, number) = stamp.rsplit_once(' ').unwrap();
+        let last = self.written.get(unit).copied().unwrap_or(0);
+        of == self.of && last <= number.parse().unwrap()
+    }
 }
 
 /// See the module documentation. Its own store is 1.
@@ -144,6 +168,9 @@ impl Fake {
                 down: false,
                 local_reads: 0,
                 wanted: false,
+                seeds: 0,
+                written: BTreeMap::new(),
+                clock: |now| 1_700_000_000_000 + now,
             }),
             cache,
         ))
@@ -152,6 +179,11 @@ impl Fake {
     /// Nobody leads anything any more, or again.
     pub fn set_down(&self, down: bool) {
         self.0.lock().down = down;
+    }
+
+    /// Where evaluations have their time from, given the virtual one.
+    pub fn set_clock(&self, clock: fn(u64) -> u64) {
+        self.0.lock().clock = clock;
     }
 
     pub fn ranges(&self) -> usize {
@@ -320,16 +352,38 @@ impl Inner {
         })
     }
 
-    fn evaluate(&self, request: &Request) -> (Bytes, BTreeMap<Bytes, Option<Bytes>>) {
+    fn evaluate(&mut self, request: &Request) -> (Bytes, BTreeMap<Bytes, Option<Bytes>>) {
         let Body::Command { command, .. } = &request.body else {
             return (Bytes::new(), BTreeMap::new());
         };
-        evaluate(
-            self.range(request.range),
-            &self.evaluated,
-            self.now,
-            command,
-        )
+        self.seeds += 1;
+        let range = self.range(request.range);
+        let version = range.descriptor.epoch.version;
+        let remembered = Remembered {
+            written: &self.written,
+            of: format!("{} {version} {}", request.range, range.term),
+            evaluation: self.seeds,
+        };
+        let context = self.context(range);
+        let mut txn = Txn::new(&self.evaluated).with_watches(&remembered);
+        let reply = RedisModel.evaluate(&context, command, &mut txn);
+        let seeds = txn.seeds() - 1;
+        let writes = txn.into_writes();
+        for key in writes.keys() {
+            let unit = Bytes::copy_from_slice(RedisModel.unit(key));
+            self.written.insert(unit, self.seeds);
+        }
+        self.seeds += u64::from(seeds);
+        (reply, writes)
+    }
+
+    fn context<'a>(&self, range: &'a Range) -> Context<'a> {
+        Context {
+            now_ms: (self.clock)(self.now),
+            seed: self.seeds.wrapping_mul(SEED_STEP),
+            start: &range.descriptor.start,
+            end: &range.descriptor.end,
+        }
     }
 
     fn range(&self, id: RangeId) -> &Range {
@@ -422,24 +476,6 @@ impl Inner {
     }
 }
 
-fn evaluate(
-    range: &Range,
-    view: &Map,
-    now: u64,
-    command: &Bytes,
-) -> (Bytes, BTreeMap<Bytes, Option<Bytes>>) {
-    let (start, end) = (&range.descriptor.start, &range.descriptor.end);
-    let context = Context {
-        now_ms: 1_700_000_000_000 + now,
-        seed: now,
-        start,
-        end,
-    };
-    let mut txn = Txn::new(view);
-    let reply = RedisModel.evaluate(&context, command, &mut txn);
-    (reply, txn.into_writes())
-}
-
 impl Stores for Fake {
     fn local(&self) -> StoreId {
         StoreId(1)
@@ -466,9 +502,13 @@ impl Stores for Fake {
         if !leads || found.descriptor.epoch.version != version {
             return None;
         }
-        let (reply, writes) = evaluate(found, &inner.applied, inner.now, command);
+        let context = inner.context(found);
+        let mut txn = Txn::new(&inner.applied);
+        let reply = RedisModel.evaluate(&context, command, &mut txn);
+        let read_only = txn.is_read_only();
+        drop(txn);
         inner.local_reads += 1;
-        writes.is_empty().then_some(reply)
+        read_only.then_some(reply)
     }
 
     fn local_routes(&self) -> Vec<(RangeDescriptor, Option<LeaderHint>)> {
@@ -535,6 +575,7 @@ pub fn session(door: &Arc<Door>, seed: u64) -> Session {
 /// A session on a fake cluster, with a clock.
 pub struct World {
     pub fake: Arc<Fake>,
+    pub door: Arc<Door>,
     pub session: Session,
     pub now: u64,
 }
@@ -547,6 +588,7 @@ impl World {
         let session = session(&door, seed);
         World {
             fake,
+            door,
             session,
             now: 0,
         }

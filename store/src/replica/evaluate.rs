@@ -16,7 +16,7 @@ use crate::load::FirstKey;
 use crate::metrics::{ReadPath, Refusal};
 use crate::payload;
 use bytes::Bytes;
-use rangekv_model::eval::{Context, Txn};
+use rangekv_model::eval::{Context, Txn, SEED_STEP};
 use rangekv_proto::{Body, EvaluatorId, RequestError};
 use std::sync::atomic::Ordering;
 
@@ -173,9 +173,11 @@ impl Replica {
             .as_ref()
             .expect("only an initialised replica leads");
         let now_ms = ctx.now.wall_ms.max(self.clock_ms);
+        let lead = self.lead.as_mut().expect("only a leader evaluates");
+        lead.memory.begin();
         let context = Context {
             now_ms,
-            seed: ctx.next().wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            seed: ctx.next().wrapping_mul(SEED_STEP),
             start: crate::meta::user_start(&descriptor.start),
             end: match bugs::active(Bug::ScanNotClipped) {
                 true => &[],
@@ -188,7 +190,13 @@ impl Replica {
             true => Txn::new(&first),
             false => Txn::new(&view),
         };
+        let remembered = lead
+            .memory
+            .over(self.range, descriptor.epoch.version, lead.term);
+        txn = txn.with_watches(&remembered);
         let reply = model.evaluate(&context, &command, &mut txn);
+        *ctx.counter += u64::from(txn.seeds() - 1);
+        let watched = txn.take_watched();
         let writes = txn.into_writes();
         if let Some(key) = first.into_key() {
             self.cell.samples.add(key);
@@ -210,6 +218,7 @@ impl Replica {
             ));
             return self.refuse(waiter, Refusal::Invalid, error);
         }
+        lead.memory.end(&**model, &writes, watched);
 
         let leased = confirmed || self.lease_valid(ctx.now);
         if !writes.is_empty() {

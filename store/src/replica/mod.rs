@@ -26,6 +26,7 @@ use crate::metrics::{MessageDrop, Metrics, Refusal, Role};
 use crate::overlay::Overlay;
 use crate::shared::RangeCell;
 use crate::storage::GroupStorage;
+use crate::watch::Memory;
 use crate::worker::Evaluators;
 use bytes::Bytes;
 use raft::eraftpb::{Entry, Message, MessageType};
@@ -118,6 +119,8 @@ pub struct Lead {
     reads_seen: u64,
     /// A merge that this range drives.
     pub(crate) merge: Option<Drive>,
+    /// Which of the watched keys were written.
+    memory: Memory,
 }
 
 /// What a replica needs from its worker while it handles something.
@@ -567,6 +570,7 @@ impl Replica {
                     active_ns: now.mono_ns,
                     reads_seen: 0,
                     merge: None,
+                    memory: Memory::default(),
                 });
             }
             StateRole::PreCandidate if was.0 != StateRole::PreCandidate => {

@@ -37,11 +37,13 @@
     reason = "runs a real server, waits for it"
 )]
 
+mod compare;
 mod grammar;
 mod reply;
 mod server;
 
 use bytes::Bytes;
+use compare::{is_stale_error, same_reply, show};
 use grammar::Rng;
 use rangekv_model::eval::{Context, Evaluator, Txn};
 use rangekv_model::redis::codec::{encode_command, Protocol};
@@ -54,9 +56,6 @@ type Command = Vec<Bytes>;
 
 const COMMANDS_PER_SEQUENCE: usize = 40;
 const SEQUENCES: u64 = 3000;
-/// How far apart times may be that count from now: a busy machine may pause us.
-const CLOCK_SKEW_MS_MAX: i64 = 10_000;
-
 struct Setting {
     protocol: Protocol,
     db: u8,
@@ -200,71 +199,6 @@ fn compare_what_is_left(server: &mut Server, model: &mut Model) -> Option<String
     })
 }
 
-fn same_reply(command: &[Bytes], ours: &[u8], theirs: &[u8]) -> bool {
-    if ours == theirs {
-        return true;
-    }
-    let name = command[0].to_ascii_lowercase();
-    let skew = match &name[..] {
-        b"ttl" | b"expiretime" => CLOCK_SKEW_MS_MAX / 1000,
-        b"pttl" | b"pexpiretime" => CLOCK_SKEW_MS_MAX,
-        _ => 0,
-    };
-    if skew > 0 {
-        let number = |reply: &[u8]| {
-            let text = std::str::from_utf8(reply).ok()?;
-            text.strip_prefix(':')?.trim_end().parse::<i64>().ok()
-        };
-        return match (number(ours), number(theirs)) {
-            // Small numbers say that there is no key or no expiry.
-            (Some(a), Some(b)) => a > 0 && b > 0 && a.abs_diff(b) <= skew.unsigned_abs(),
-            _ => false,
-        };
-    }
-    if [&b"bitcount"[..], b"bitpos"].contains(&&name[..])
-        && ours.starts_with(b"-ERR")
-        && (theirs.starts_with(b"-WRONGTYPE") || [&b":0\r\n"[..], b":-1\r\n"].contains(&theirs))
-    {
-        return true;
-    }
-    let (ours, theirs) = (reply::parse(ours), reply::parse(theirs));
-    let (ours, theirs) = match &name[..] {
-        b"object" => {
-            let listpack = ours.bulks() == ["listpack"];
-            let larger = [vec!["hashtable"], vec!["quicklist"]];
-            return listpack && larger.iter().any(|name| theirs.bulks() == *name);
-        }
-        b"smembers" | b"sunion" | b"sinter" | b"sdiff" | b"hkeys" | b"hvals" | b"spop" => {
-            (ours.sorted(1), theirs.sorted(1))
-        }
-        b"hgetall" => (ours.sorted(2), theirs.sorted(2)),
-        b"sscan" => (ours.page_sorted(1), theirs.page_sorted(1)),
-        b"hscan" | b"zscan" => (ours.page_sorted(2), theirs.page_sorted(2)),
-        b"sort" | b"sort_ro" if unsorted(command) => (ours.shape(), theirs.shape()),
-        b"srandmember" | b"hrandfield" | b"zrandmember" => (ours.shape(), theirs.shape()),
-        _ => (ours, theirs),
-    };
-    ours == theirs
-        || (name.starts_with(b"z") || name.starts_with(b"geo")) && ours.same_numbers(&theirs)
-}
-
-/// Whether Redis found in `errno` what an earlier command had left there: then it did not do what
-/// we did, and there is nothing more to compare.
-fn is_stale_error(command: &[Bytes], ours: &[u8], theirs: &[u8]) -> bool {
-    let sorts = command[0].to_ascii_lowercase().starts_with(b"sort");
-    sorts && theirs.starts_with(b"-ERR One or more scores") && !ours.starts_with(b"-")
-}
-
-/// Whether `SORT` leaves the order to how sets are kept: by nothing, or among equals.
-fn unsorted(command: &[Bytes]) -> bool {
-    let has = |name: &str| {
-        command
-            .iter()
-            .any(|arg| arg.eq_ignore_ascii_case(name.as_bytes()))
-    };
-    has("by")
-}
-
 /// Removes ever smaller pieces while what is left still fails.
 fn shrink(server: &mut Server, setting: &Setting, mut commands: Vec<Command>) -> Vec<Command> {
     let mut size = commands.len() / 2;
@@ -282,11 +216,6 @@ fn shrink(server: &mut Server, setting: &Setting, mut commands: Vec<Command>) ->
         size /= 2;
     }
     commands
-}
-
-fn show(command: &[Bytes]) -> String {
-    let args: Vec<String> = command.iter().map(|arg| format!("{arg:?}")).collect();
-    args.join(" ")
 }
 
 fn number_from_environment(name: &str) -> Option<u64> {

@@ -12,6 +12,7 @@ pub struct Server {
     process: Child,
     directory: PathBuf,
     stream: BufReader<UnixStream>,
+    other: BufReader<UnixStream>,
 }
 
 impl Server {
@@ -36,11 +37,12 @@ impl Server {
         loop {
             match UnixStream::connect(&socket) {
                 Ok(stream) => {
-                    let stream = BufReader::new(stream);
+                    let other = UnixStream::connect(&socket)?;
                     return Ok(Server {
                         process,
                         directory,
-                        stream,
+                        stream: BufReader::new(stream),
+                        other: BufReader::new(other),
                     });
                 }
                 Err(error) if Instant::now() > deadline => {
@@ -51,6 +53,11 @@ impl Server {
                 Err(_) => std::thread::sleep(Duration::from_millis(10)),
             }
         }
+    }
+
+    /// The other of its two connections takes the place of the one that is used.
+    pub fn change_connection(&mut self) {
+        std::mem::swap(&mut self.stream, &mut self.other);
     }
 
     /// Empties it.

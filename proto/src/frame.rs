@@ -5,7 +5,7 @@
 //! response = token | kind:u8 | length | bytes
 //! ```
 //! Integers are LEB128 varints. Kinds of requests: 0 a command, 1 one that only reads (both
-//! begin with the evaluator's byte), 2 admin, 3 heartbeat. Kinds of responses: 0 a reply, 1 an
+//! begin with the evaluator's byte), 2 admin, 3 heartbeat, 4 Pub/Sub. Kinds of responses: 0 a reply, 1 an
 //! `Error` in protobuf. Most of what stores say to each other are requests and responses: here
 //! one costs a few appended bytes, and to read it a slice of the frame.
 
@@ -18,6 +18,7 @@ const COMMAND: u8 = 0;
 const READ: u8 = 1;
 const ADMIN: u8 = 2;
 const HEARTBEAT: u8 = 3;
+const PUBSUB: u8 = 4;
 const REPLY: u8 = 0;
 const ERROR: u8 = 1;
 
@@ -51,6 +52,7 @@ pub fn put_request(out: &mut BytesMut, token: u64, request: &Request) {
         ),
         Body::Admin(bytes) => (ADMIN, None, bytes),
         Body::Heartbeat(bytes) => (HEARTBEAT, None, bytes),
+        Body::PubSub(bytes) => (PUBSUB, None, bytes),
     };
     out.put_u8(kind);
     put_varint(out, (body.len() + usize::from(evaluator.is_some())) as u64);
@@ -76,6 +78,7 @@ pub fn get_request(from: &mut Bytes) -> Result<(u64, Request), Malformed> {
         },
         ADMIN => Body::Admin(bytes),
         HEARTBEAT => Body::Heartbeat(bytes),
+        PUBSUB => Body::PubSub(bytes),
         _ => return Err(Malformed("unknown kind of request")),
     };
     let request = Request {
@@ -175,6 +178,7 @@ mod tests {
             },
             Body::Admin(Bytes::from_static(b"a")),
             Body::Heartbeat(Bytes::new()),
+            Body::PubSub(Bytes::from_static(b"p")),
         ];
         let request = |(n, body)| Request {
             range: RangeId(u64::MAX - n as u64),

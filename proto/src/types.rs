@@ -179,6 +179,8 @@ pub enum Body {
     Admin(Bytes),
     /// To the placement driver's leader: `internal::Heartbeat`, encoded.
     Heartbeat(Bytes),
+    /// To another node's doors, about no range: in the encoding of the router's Pub/Sub.
+    PubSub(Bytes),
 }
 
 /// The reply in the model's encoding, or why there is none.

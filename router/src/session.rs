@@ -17,6 +17,7 @@ mod clients;
 mod connection;
 mod gather;
 mod info;
+mod pubsub;
 mod scan;
 mod start;
 mod tally;
@@ -28,12 +29,14 @@ pub use clients::{Client, Clients, HangUp};
 use crate::cache::SharedCache;
 use crate::dispatch::{Call, CallId, Dispatcher, Outcome};
 use crate::metrics::DoorMetrics;
+use crate::pubsub::{Hub, Limit};
 use crate::resp::Limits;
 use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
 use bytes::{Bytes, BytesMut};
 use clients::ClientState;
 use gather::Gather;
+use pubsub::{Asking, Subscriptions};
 use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
 use rangekv_model::redis::reply;
@@ -62,6 +65,10 @@ pub struct Config {
     pub keys_reply_bytes_max: usize,
     /// Connections at a time.
     pub clients_max: usize,
+    /// How much may wait for a subscriber.
+    pub messages_limit: Limit,
+    /// How long other nodes have to answer a `PUBLISH`.
+    pub others_ms: u64,
     /// What a client may send.
     pub limits: Limits,
     /// What errors mean.
@@ -77,6 +84,8 @@ impl Default for Config {
             replies_bytes: 16 << 20,
             keys_reply_bytes_max: 256 << 20,
             clients_max: 10_000,
+            messages_limit: Limit::default(),
+            others_ms: 1_000,
             limits: Limits::default(),
             policy: Policy::default(),
         }
@@ -105,6 +114,8 @@ pub struct Door {
     pub clients: Clients,
     /// What is counted.
     pub metrics: DoorMetrics,
+    /// Who is subscribed to what. A process has one, though it were to have several doors.
+    pub pubsub: Arc<Hub>,
     commands: AtomicU64,
 }
 
@@ -117,6 +128,7 @@ impl Door {
             node,
             clients: Clients::default(),
             metrics: tally::metrics(),
+            pubsub: Arc::default(),
             commands: AtomicU64::new(0),
         }
     }
@@ -165,6 +177,8 @@ enum State {
         args: Vec<Bytes>,
         reply: Bytes,
     },
+    /// Waits for what other nodes say.
+    Others(Box<Asking>),
     /// Answered; waits for the replies before it.
     Done(Bytes),
 }
@@ -193,6 +207,8 @@ pub struct Session {
     outcomes: Vec<Outcome>,
     seed: u64,
     tally: Tally,
+    pubsub: Subscriptions,
+    sink: Arc<dyn ReplySink>,
     closing: bool,
 }
 
@@ -200,8 +216,10 @@ impl Session {
     /// The session of a new connection. Responses of stores go to `sink`, and come back through
     /// [`on_response`](Self::on_response); `seed` decides what `RANDOMKEY` finds.
     pub fn new(door: Arc<Door>, client: Arc<Client>, sink: Arc<dyn ReplySink>, seed: u64) -> Self {
-        let calls = Dispatcher::new(door.cache.clone(), sink, door.config.policy);
+        let calls = Dispatcher::new(door.cache.clone(), sink.clone(), door.config.policy);
         Session {
+            pubsub: Subscriptions::new(door.pubsub.clone(), client.id),
+            sink,
             door,
             tally: Tally::new(client.id),
             client,
@@ -230,6 +248,7 @@ impl Session {
             && self.out.len() < config.replies_bytes
             && self.transaction.admits()
             && !self.closing
+            && !self.holds_back()
     }
 
     /// Replies that are ready. The driver takes from the front what it has written.
@@ -280,13 +299,16 @@ impl Session {
             let error = CommandError::Arity(spec.name.to_owned());
             return self.push_reply(context, error.to_reply());
         }
+        if let Some(reply) = self.in_subscriber_mode(spec, args) {
+            return self.push_reply(context, reply);
+        }
         if spec.group == spec::Group::Transactions {
             match self.transaction_command(spec, args, context, now_ms) {
                 Taken::Reply(reply) => return self.push_reply(context, reply),
                 Taken::Send(sent_as) => spec = sent_as,
             }
         }
-        if spec.route == spec::Route::Connection {
+        if spec.route == spec::Route::Connection && spec.group != spec::Group::PubSub {
             let reply = self.connection_command(spec, args, now_ms);
             // What decides about replies decides about its own too.
             let decides = spec.name == "reset"
@@ -317,6 +339,7 @@ impl Session {
             },
             Begun::Gather(gather) => State::Gather(gather),
             Begun::Walk(walk) => State::Walk(walk),
+            Begun::Others(asking) => State::Others(asking),
             Begun::Blocked => {
                 self.waiting.push_back(number);
                 State::Waiting {
@@ -344,6 +367,9 @@ impl Session {
         now_ms: u64,
         stores: &dyn Stores,
     ) {
+        if self.on_other(token, &response) {
+            return;
+        }
         if let Some(outcome) = self.calls.on_response(token, response, now_ms, stores) {
             self.settle(outcome);
         }
@@ -355,6 +381,7 @@ impl Session {
         self.calls.on_timer(now_ms, stores, &mut outcomes);
         outcomes.drain(..).for_each(|outcome| self.settle(outcome));
         self.outcomes = outcomes;
+        self.pubsub_timer(now_ms);
         // Behind a walk commands wait for as long as it gets on.
         if self.walking.is_none() {
             let first = self.first;
@@ -380,7 +407,9 @@ impl Session {
             (None, Some(number)) => Some(self.queue[(number - self.first) as usize].deadline_ms),
             _ => None,
         };
-        waiting.into_iter().chain(self.calls.next_timer()).min()
+        let others = self.calls.next_timer();
+        let timers = others.into_iter().chain(self.next_pubsub_timer());
+        waiting.into_iter().chain(timers).min()
     }
 
     /// Starts what can be started, sends it, and moves finished replies to
@@ -401,6 +430,7 @@ impl Session {
                 self.drain(now_ms);
             }
         }
+        self.take_messages(now_ms);
         self.calls.flush(stores);
         if cfg!(debug_assertions) {
             self.calls.check_invariants();
@@ -411,6 +441,8 @@ impl Session {
     /// as of `now_us`, by any clock that does not go back.
     pub fn begin_turn(&mut self, now_us: u64) {
         self.tally.begin_turn(now_us);
+        // What was published before a command was read precedes its reply.
+        self.take_messages(now_us / 1000);
     }
 
     /// The turn is over: what it has answered is in [`replies`](Self::replies). The clock is
@@ -452,6 +484,7 @@ impl Session {
             Begun::Single => State::Single { spec, args },
             Begun::Gather(gather) => State::Gather(gather),
             Begun::Walk(walk) => State::Walk(walk),
+            Begun::Others(asking) => State::Others(asking),
             Begun::Blocked => State::Waiting { spec, args },
         };
         self.queue[(number - self.first) as usize].state = state;
@@ -504,7 +537,10 @@ impl Session {
                 ))),
                 false => door_error(&error),
             }),
-            (State::Waiting { .. } | State::Answered { .. } | State::Done(_), _) => None,
+            (
+                State::Waiting { .. } | State::Answered { .. } | State::Others(_) | State::Done(_),
+                _,
+            ) => None,
         };
         if let Some(reply) = reply {
             slot.state = State::Done(reply);
@@ -635,6 +671,7 @@ impl State {
             }
             State::Gather(gather) => gather.bytes(),
             State::Walk(_) => 0,
+            State::Others(asking) => asking.bytes(),
             State::Done(reply) => reply.len(),
         }
     }

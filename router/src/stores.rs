@@ -15,6 +15,11 @@ pub trait Stores: Send + Sync {
     /// This process's own store.
     fn local(&self) -> StoreId;
 
+    /// All other stores of the cluster, as far as they are known: their nodes have doors too.
+    fn others(&self) -> Vec<StoreId> {
+        Vec::new()
+    }
+
     /// Sends `request` to `store`; requests of one caller to one store arrive in order.
     /// `sink` gets exactly one response: if the connection breaks after the request may have
     /// been sent, `OutcomeUnknown` (for writes; `Unavailable` if it is read-only or was not sent).

@@ -693,7 +693,8 @@ fn whatever_is_typed_has_one_reply() {
                     .name
                     .to_owned(),
             };
-            if command == "quit" {
+            // Those answer once for each of their channels, or not.
+            if command == "quit" || command.ends_with("subscribe") {
                 continue;
             }
             // Mostly as many arguments as it takes, or one more.

@@ -83,6 +83,13 @@ impl AddressBook {
             .collect()
     }
 
+    /// The ids of all stores but `me`.
+    pub fn others(&self, me: StoreId) -> Vec<StoreId> {
+        let entries = self.entries.read();
+        let ids = entries.keys().map(|id| StoreId(*id));
+        ids.filter(|id| *id != me).collect()
+    }
+
     /// Takes over what is newer, keeps it on disk; returns whether anything changed.
     /// Empty addresses never replace known ones.
     pub fn update(

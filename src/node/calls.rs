@@ -174,7 +174,7 @@ impl Calls {
     pub async fn ask(&self, store: StoreId, request: Request) -> Response {
         let harmless = match &request.body {
             Body::Command { read_only, .. } => *read_only,
-            Body::Heartbeat(_) => true,
+            Body::Heartbeat(_) | Body::PubSub(_) => true,
             Body::Admin(_) => false,
         };
         let (sink, response) = once();

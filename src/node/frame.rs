@@ -37,9 +37,9 @@ const READ_BYTES_MIN: usize = 4 << 10;
 /// A block for a frame of more than `BLOCK_BYTES` grows with what was received by this.
 const GROW_BYTES: usize = 1 << 20;
 
-/// Encoded messages that wait to be sent, in buffers of [`FRAME_BYTES`] and what exceeds them.
-#[derive(Default)]
+/// Encoded messages that wait to be sent, in buffers of a frame's size and what exceeds it.
 pub struct Messages {
+    frame_bytes: usize,
     /// Full buffers, and how many messages are in each.
     full: VecDeque<(BytesMut, usize)>,
     last: BytesMut,
@@ -48,10 +48,27 @@ pub struct Messages {
     bytes: usize,
 }
 
+impl Default for Messages {
+    fn default() -> Self {
+        Messages::in_frames_of(FRAME_BYTES)
+    }
+}
+
 impl Messages {
+    /// None yet; a buffer is full once it holds `frame_bytes`.
+    pub fn in_frames_of(frame_bytes: usize) -> Self {
+        Messages {
+            frame_bytes,
+            full: VecDeque::new(),
+            last: BytesMut::new(),
+            count: 0,
+            bytes: 0,
+        }
+    }
+
     /// Adds a message, which `encode` appends to a buffer.
     pub fn push(&mut self, encode: impl FnOnce(&mut BytesMut)) {
-        if self.last.len() >= FRAME_BYTES {
+        if self.last.len() >= self.frame_bytes {
             let full = (
                 std::mem::take(&mut self.last),
                 std::mem::take(&mut self.count),
@@ -108,6 +125,12 @@ impl Parts {
     /// A frame of nothing.
     pub fn sign_of_life() -> Self {
         Parts::new(Vec::new(), Bytes::new(), Bytes::new())
+    }
+
+    /// Bytes not yet written.
+    #[cfg(test)]
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
     }
 
     /// Writes what the socket takes; whether that was all.

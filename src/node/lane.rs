@@ -3,6 +3,8 @@
 //! Invariants:
 //! - Bounded: envelopes over the bound are dropped (raft sends them again), requests over it
 //!   are answered `Busy`. Nobody ever waits for a slow store.
+//! - Pub/Sub messages have a bound of their own, and frames of their own, which take turns with
+//!   those of everything else: they hold up neither Raft nor requests.
 //! - Each request is answered exactly once: by the store, or when the link ends.
 //! - Envelopes of one sender leave in order, and so do requests; everything that was queued
 //!   when the link is ready leaves in one frame, up to [`FRAME_BYTES`].
@@ -25,20 +27,50 @@ const RAFT_BYTES_MAX: usize = 32 << 20;
 const REQUESTS_MAX: usize = 16_384;
 /// Bytes of requests not yet sent.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
+/// Pub/Sub messages in flight to one store, sent or not,
+const PUBSUB_MESSAGES_MAX: usize = 65_536;
+/// and their bytes.
+const PUBSUB_BYTES_MAX: usize = 64 << 20;
+/// A frame of them is closed once it holds this much: what comes after it waits no longer.
+const PUBSUB_FRAME_BYTES: usize = 256 << 10;
 
 /// The queue towards one store.
 #[derive(Default)]
 pub struct Lane(Outlet<Queue>);
 
 /// What waits.
-#[derive(Default)]
 pub struct Queue {
     raft: VecDeque<Bytes>,
     raft_bytes: usize,
     requests: Messages,
     /// The tokens of `requests`, in order.
     unsent: VecDeque<u64>,
+    pubsub: Messages,
+    /// The tokens of `pubsub`, in order.
+    pubsub_unsent: VecDeque<u64>,
+    /// Pub/Sub messages without an answer.
+    pubsub_count: usize,
+    pubsub_bytes: usize,
+    /// The next frame is one of Pub/Sub, if there is any.
+    pubsub_turn: bool,
     tokens: Tokens,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Queue {
+            raft: VecDeque::new(),
+            raft_bytes: 0,
+            requests: Messages::default(),
+            unsent: VecDeque::new(),
+            pubsub: Messages::in_frames_of(PUBSUB_FRAME_BYTES),
+            pubsub_unsent: VecDeque::new(),
+            pubsub_count: 0,
+            pubsub_bytes: 0,
+            pubsub_turn: false,
+            tokens: Tokens::default(),
+        }
+    }
 }
 
 impl Queue {
@@ -48,7 +80,7 @@ impl Queue {
             let why = format!("a request of {bytes} bytes is over {MESSAGE_BYTES_MAX}");
             return Some(RequestError::Invalid(why));
         }
-        let full = self.tokens.len() >= REQUESTS_MAX
+        let full = self.tokens.len() - self.pubsub_count >= REQUESTS_MAX
             || (!self.requests.is_empty() && self.requests.bytes() + bytes > REQUEST_BYTES_MAX);
         full.then(|| RequestError::Busy {
             reason: "too many requests in flight to the store".into(),
@@ -56,19 +88,42 @@ impl Queue {
         })
     }
 
+    /// As [`refusal`](Self::refusal), for a Pub/Sub message.
+    fn pubsub_refusal(&self, bytes: usize) -> Option<RequestError> {
+        let full = self.pubsub_count >= PUBSUB_MESSAGES_MAX
+            || (self.pubsub_count > 0 && self.pubsub_bytes + bytes > PUBSUB_BYTES_MAX);
+        full.then(|| RequestError::Busy {
+            reason: "too many Pub/Sub messages in flight to the store".into(),
+            retry_after_ms: 20,
+        })
+    }
+
     fn push(&mut self, (request, sink, token): SentCall) {
         let harmless = match &request.body {
             Body::Command { read_only, .. } => *read_only,
-            Body::Heartbeat(_) => true,
+            Body::Heartbeat(_) | Body::PubSub(_) => true,
             Body::Admin(_) => false,
+        };
+        let pubsub = match &request.body {
+            Body::PubSub(message) => Some(message.len()),
+            _ => None,
         };
         let waiting = Waiting {
             sink,
             token,
             harmless,
             sent: false,
+            pubsub,
         };
         let token = self.tokens.insert(waiting);
+        if let Some(bytes) = pubsub {
+            self.pubsub_count += 1;
+            self.pubsub_bytes += bytes;
+            self.pubsub_unsent.push_back(token);
+            self.pubsub
+                .push(|buffer| put_request(buffer, token, &request));
+            return;
+        }
         self.unsent.push_back(token);
         self.requests
             .push(|buffer| put_request(buffer, token, &request));
@@ -93,8 +148,24 @@ impl Lane {
     /// Queues requests in order under one lock, and answers at once those that don't fit.
     pub fn push_calls(&self, calls: impl Iterator<Item = SentCall>) {
         let mut refused: Vec<(Arc<dyn ReplySink>, u64, RequestError)> = Vec::new();
+        // Messages are not sent again: others need not be refused for their sake.
+        let mut unheard: Vec<(Arc<dyn ReplySink>, u64, RequestError)> = Vec::new();
         let mut queue = self.0.lock();
         for call in calls {
+            if let Body::PubSub(message) = &call.0.body {
+                let error = match queue.is_open() {
+                    true => queue.pubsub_refusal(message.len()),
+                    false => {
+                        let why = "no connection to the store".into();
+                        Some(RequestError::Unavailable(why))
+                    }
+                };
+                match error {
+                    Some(error) => unheard.push((call.1, call.2, error)),
+                    None => queue.push(call),
+                }
+                continue;
+            }
             // Once one is refused, so are those behind it: their order survives a retry.
             let error = match refused.last() {
                 Some((.., error)) => Some(error.clone()),
@@ -110,7 +181,7 @@ impl Lane {
             }
         }
         self.0.send(queue);
-        for (sink, token, error) in refused {
+        for (sink, token, error) in refused.into_iter().chain(unheard) {
             sink.complete(token, Err(error));
         }
     }
@@ -123,7 +194,13 @@ impl Lane {
             while !responses.is_empty() {
                 match get_response(&mut responses) {
                     Ok((token, response)) => match queue.tokens.remove(token) {
-                        Some(waiting) => ready.push((waiting, response)),
+                        Some(waiting) => {
+                            if let Some(bytes) = waiting.pubsub {
+                                queue.pubsub_count -= 1;
+                                queue.pubsub_bytes -= bytes;
+                            }
+                            ready.push((waiting, response));
+                        }
                         None => tracing::warn!(token, "a response to no request"),
                     },
                     Err(error) => {
@@ -171,6 +248,7 @@ impl Lane {
             token,
             harmless,
             sent,
+            ..
         } in waiting
         {
             let why = "the connection to the store broke".to_string();
@@ -188,9 +266,19 @@ impl Lane {
 
 impl Source for Queue {
     fn take(&mut self) -> Option<Parts> {
-        if self.raft.is_empty() && self.requests.is_empty() {
+        let nothing_else = self.raft.is_empty() && self.requests.is_empty();
+        if (nothing_else || self.pubsub_turn) && !self.pubsub.is_empty() {
+            self.pubsub_turn = false;
+            let (messages, count) = self.pubsub.take();
+            for token in self.pubsub_unsent.drain(..count) {
+                self.tokens.mark_sent(token);
+            }
+            return Some(Parts::new(Vec::new(), messages, Bytes::new()));
+        }
+        if nothing_else {
             return None;
         }
+        self.pubsub_turn = true;
         let mut bytes = 0;
         let mut raft: Vec<Bytes> = Vec::with_capacity(self.raft.len());
         while bytes < FRAME_BYTES {
@@ -374,6 +462,52 @@ mod tests {
         assert!(
             lane.push_raft(Bytes::from(vec![1; RAFT_BYTES_MAX + 1])),
             "alone it fits, whatever its size"
+        );
+    }
+
+    #[tokio::test]
+    async fn messages_take_turns_with_the_rest_and_have_a_bound_of_their_own() {
+        let (lane, answers, sink) = lane();
+        let message = |bytes: usize| Request {
+            range: RangeId(0),
+            version: 0,
+            term: 0,
+            body: Body::PubSub(Bytes::from(vec![7; bytes])),
+        };
+        let frames: Vec<(usize, usize)> = {
+            let (_far, _writing) = opened(&lane).await;
+            let mut queue = lane.outlet().lock();
+            for token in 0..3 {
+                queue.push((message(PUBSUB_FRAME_BYTES), sink.clone(), token));
+            }
+            queue.push((request(false), sink.clone(), 3));
+            queue.raft.push_back(Bytes::from_static(b"r"));
+            queue.raft_bytes = 1;
+            let mut frames = Vec::new();
+            while let Some(parts) = queue.take() {
+                // As if Raft always had something to say.
+                if frames.len() < 4 {
+                    queue.raft.push_back(Bytes::from_static(b"r"));
+                    queue.raft_bytes += 1;
+                }
+                frames.push((parts.bytes(), queue.pubsub_unsent.len()));
+            }
+            frames
+        };
+        let unsent: Vec<usize> = frames.iter().map(|frame| frame.1).collect();
+        assert_eq!(unsent, [3, 2, 2, 1, 1, 0], "{frames:?}");
+        lane.close();
+        answers.0.lock().clear();
+        let _link = opened(&lane).await;
+        let half = PUBSUB_BYTES_MAX / 2 + 1;
+        for token in 0..2 {
+            push(&lane, message(half), &sink, token);
+        }
+        push(&lane, request(false), &sink, 2);
+        let answers = answers.0.lock();
+        assert!(
+            matches!(answers[..], [(1, Err(RequestError::Busy { .. }))]),
+            "{answers:?}"
         );
     }
 

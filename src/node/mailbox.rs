@@ -242,7 +242,7 @@ impl Inbox {
 pub fn request_bytes(request: &Request) -> usize {
     let body = match &request.body {
         Body::Command { command, .. } => command.len(),
-        Body::Admin(bytes) | Body::Heartbeat(bytes) => bytes.len(),
+        Body::Admin(bytes) | Body::Heartbeat(bytes) | Body::PubSub(bytes) => bytes.len(),
     };
     body + 64
 }

@@ -31,6 +31,7 @@ pub mod grpc;
 pub mod lane;
 pub mod link;
 pub mod outlet;
+pub mod pubsub;
 pub mod replies;
 pub mod service;
 pub mod tokens;

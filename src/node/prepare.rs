@@ -13,6 +13,7 @@ use super::mailbox::{mailbox, Inbox, Limits};
 use super::options::Options;
 use super::placement::Placement;
 use super::process::forever;
+use super::pubsub::Inbound;
 use super::receive::SnapshotReceiver;
 use super::running::Running;
 use super::seat::Seat;
@@ -26,6 +27,7 @@ use parking_lot::Mutex;
 use rangekv_pd::client::HeartbeatState;
 use rangekv_proto::StoreId;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::pubsub::Hub;
 use rangekv_store::event::SnapshotToSend;
 use rangekv_store::metrics::{MessageDrop, Metrics};
 use rangekv_store::reader::LocalReader;
@@ -167,7 +169,11 @@ pub async fn prepare(
         metrics,
         options.snapshots_max,
     );
+    let hub = Arc::<Hub>::default();
+    let pubsub = Inbound::start(hub.clone()).context("the Pub/Sub thread")?;
     let running = Running {
+        hub,
+        pubsub,
         identity,
         seat: seat.clone(),
         mailbox,

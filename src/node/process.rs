@@ -251,7 +251,8 @@ impl RedisDoor {
         threads: NonZeroUsize,
     ) -> Self {
         let info = Arc::new(NodeInfo(node.clone()));
-        let door = Door::new(session::Config::default(), node.cache.clone(), info);
+        let mut door = Door::new(session::Config::default(), node.cache.clone(), info);
+        door.pubsub = node.hub.clone();
         let door = Arc::new(door);
         site.set_redis(door.clone());
         let (close, closing) = oneshot::channel();

@@ -6,11 +6,13 @@ use super::heartbeat::Heartbeats;
 use super::identity::Identity;
 use super::mailbox::Mailbox;
 use super::placement::Placement;
+use super::pubsub::Inbound;
 use super::receive::SnapshotReceiver;
 use super::seat::Seat;
 use super::stores::NodeStores;
 use super::watchdog::Pulse;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::pubsub::Hub;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::shared::StoreShared;
 use std::sync::Arc;
@@ -42,6 +44,10 @@ pub struct Running {
     pub heartbeats: Arc<Heartbeats>,
     /// Snapshots from other stores.
     pub snapshots: SnapshotReceiver,
+    /// Who is subscribed to what here.
+    pub hub: Arc<Hub>,
+    /// Pub/Sub messages of other nodes.
+    pub pubsub: Inbound,
     /// Whether the worker moves.
     pub pulse: Arc<Pulse>,
     /// When the process started.

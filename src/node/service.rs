@@ -9,6 +9,7 @@ use super::frame::{Frame, Reader};
 use super::greeting::Greeting;
 use super::join;
 use super::link;
+use super::pubsub::Incoming;
 use super::replies::Replies;
 use super::running::Running;
 use super::seat::Seat;
@@ -21,7 +22,7 @@ use rangekv_proto::internal::{
     CtlReply, CtlRequest, Identity, Initialise, InitialiseReply, JoinReply, JoinRequest,
     ProbeRequest, SnapshotAck, SnapshotChunk,
 };
-use rangekv_proto::ReplySink;
+use rangekv_proto::{Body, ReplySink};
 use rangekv_router::stores::SentCall;
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
@@ -102,7 +103,8 @@ impl Service {
         let (writer, replies) = (Arc::new(writer), Arc::new(Replies::default()));
         replies.open(writer.clone());
         let sink: Arc<dyn ReplySink> = replies.clone();
-        let take = |frame| take_frame(&greeting, frame, running, &sink);
+        let messages = running.pubsub.link(greeting.from);
+        let take = |frame| take_frame(&greeting, frame, running, &messages, &sink);
         // The sender's queue fills, and drops: better than ours growing without end.
         let too_much = || running.mailbox.over_raft_limit();
         let reader = Reader::new(reader);
@@ -165,18 +167,22 @@ impl Internal for Service {
     }
 }
 
-/// Hands what comes on a link to the worker, in order; whether too many raft messages wait.
+/// Hands what comes on a link to the worker and to Pub/Sub, in order; whether too many raft messages wait.
 fn take_frame(
     greeting: &Greeting,
     frame: Frame,
     running: &Running,
+    messages: &Incoming,
     sink: &Arc<dyn ReplySink>,
 ) -> bool {
     let too_much = !frame.raft.is_empty() && running.mailbox.push_raft(greeting.from, frame.raft);
     let (mut requests, mut calls): (_, Vec<SentCall>) = (frame.requests, Vec::new());
     while !requests.is_empty() {
         match get_request(&mut requests) {
-            Ok((token, request)) => calls.push((request, sink.clone(), token)),
+            Ok((token, request)) => match request.body {
+                Body::PubSub(ask) => messages.push(ask, sink, token),
+                _ => calls.push((request, sink.clone(), token)),
+            },
             Err(error) => {
                 // Their senders hear at their deadlines.
                 tracing::error!(from = %greeting.from, %error, "requests of another version");

@@ -37,6 +37,10 @@ impl Stores for NodeStores {
         self.me
     }
 
+    fn others(&self) -> Vec<StoreId> {
+        self.transport.others()
+    }
+
     fn send(&self, store: StoreId, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
         if store == self.me {
             self.deliver(std::iter::once((request, sink.clone(), token)));

@@ -16,6 +16,8 @@ pub struct Waiting {
     pub harmless: bool,
     /// Handed to the link: it may have arrived.
     pub sent: bool,
+    /// Bytes of a Pub/Sub message; `None` = it is none.
+    pub pubsub: Option<usize>,
 }
 
 /// A slab of [`Waiting`].
@@ -104,6 +106,7 @@ mod tests {
             token,
             harmless: false,
             sent: false,
+            pubsub: None,
         }
     }
 

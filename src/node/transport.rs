@@ -87,6 +87,11 @@ impl Transport {
         }
     }
 
+    /// All stores of the cluster but this one.
+    pub fn others(&self) -> Vec<StoreId> {
+        self.book.others(self.me.store_id())
+    }
+
     /// Opens streams to all stores of the address book, so that none waits for the first use.
     pub fn connect_all(self: &Arc<Self>) {
         for store in self

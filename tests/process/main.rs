@@ -2,7 +2,7 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`placing`], [`steering`], [`grpc`], [`dynamo`], [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP. What
+//! [`placing`], [`steering`], [`grpc`], [`dynamo`], [`pubsub`], [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP. What
 //! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
 //! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
 //! looks for reads that are too old.
@@ -26,6 +26,8 @@ mod steering;
 mod grpc;
 
 mod dynamo;
+
+mod pubsub;
 
 mod power;
 

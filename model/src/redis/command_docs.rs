@@ -138,14 +138,18 @@ fn describe_keys(reply: &mut Reply, spec: &Spec) {
             last if last < 0 => last,
             last => last - i64::from(spec.first_key),
         };
-        begin_keys(reply, access, spec.first_key);
+        // A shard channel has a slot, and is no key.
+        match spec.group == Group::PubSub {
+            true => begin_keys(reply, &["not_key"], spec.first_key),
+            false => begin_keys(reply, &access, spec.first_key),
+        }
         reply.bulk(b"find_keys").map(2).bulk(b"type").bulk(b"range");
         reply.bulk(b"spec").map(3).bulk(b"lastkey").int(last);
         reply.bulk(b"keystep").int(i64::from(spec.key_step));
         reply.bulk(b"limit").int(0);
     }
     if spec.count_at > 0 {
-        begin_keys(reply, access, spec.count_at);
+        begin_keys(reply, &access, spec.count_at);
         reply
             .bulk(b"find_keys")
             .map(2)
@@ -156,13 +160,12 @@ fn describe_keys(reply: &mut Reply, spec: &Spec) {
     }
 }
 
-fn begin_keys(reply: &mut Reply, access: [&str; 2], index: u8) {
+fn begin_keys(reply: &mut Reply, access: &[&str], index: u8) {
     reply.map(3);
-    reply
-        .bulk(b"flags")
-        .set(2)
-        .simple(access[0])
-        .simple(access[1]);
+    reply.bulk(b"flags").set(access.len());
+    for flag in access {
+        reply.simple(flag);
+    }
     reply
         .bulk(b"begin_search")
         .map(2)
@@ -188,6 +191,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         (Flags::WRITE, "write"),
         (Flags::READONLY, "read"),
         (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
     ] {
         if has(flag) {
             categories.push(category);

@@ -58,6 +58,8 @@ pub enum Group {
     Server,
     /// `MULTI` and what belongs to it.
     Transactions,
+    /// Publish and subscribe.
+    PubSub,
 }
 
 impl Group {
@@ -75,6 +77,7 @@ impl Group {
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Transactions => "transactions",
+            Group::PubSub => "pubsub",
         }
     }
 }
@@ -109,6 +112,8 @@ impl Flags {
 
     /// Which arguments are keys depends on the arguments.
     pub const MOVABLE_KEYS: Flags = Flags(1 << 11);
+    /// About publish and subscribe.
+    pub const PUBSUB: Flags = Flags(1 << 13);
 
     /// Not allowed between `MULTI` and `EXEC`.
     pub const NO_MULTI: Flags = Flags(1 << 12);
@@ -119,6 +124,7 @@ impl Flags {
         (Flags::READONLY, "readonly"),
         (Flags::DENYOOM, "denyoom"),
         (Flags::ADMIN, "admin"),
+        (Flags::PUBSUB, "pubsub"),
         (Flags::NOSCRIPT, "noscript"),
         (Flags::LOADING, "loading"),
         (Flags::STALE, "stale"),
@@ -312,12 +318,14 @@ const HANDSHAKE: Flags = ANYTIME_FAST
     .and(Flags::NOSCRIPT)
     .and(Flags::NO_AUTH)
     .and(Flags::ALLOW_BUSY);
+const TELL: Flags = ANYTIME_FAST.and(Flags::PUBSUB);
+const SUBSCRIBE: Flags = ANYTIME.and(Flags::PUBSUB).and(Flags::NOSCRIPT);
 
 /// Of `MULTI` and its kin.
 const BRACKET: Flags = ANYTIME_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
 
 use Group::{
-    Bitmap, Connection, Generic, Hash, HyperLogLog, List, Server, Set, SortedSet as Zset,
+    Bitmap, Connection, Generic, Hash, HyperLogLog, List, PubSub, Server, Set, SortedSet as Zset,
     String as Str, Transactions,
 };
 use Route::{
@@ -406,7 +414,11 @@ static TABLE: &[Spec] = &[
     row("pfmerge", -2, GROW, MANY, SingleRange, (HyperLogLog, "2.8.9", "Merges HyperLogLogs into one.")),
     row("ping", -1, FAST, NONE, Here, (Connection, "1.0.0", "Answers PONG, or its argument.")),
     row("psetex", 4, GROW, ONE, SingleRange, (Str, "2.6.0", "Sets a string that expires after so many milliseconds.")),
+    row("psubscribe", -2, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Subscribes to all channels that match patterns.")),
     row("pttl", 2, READ_FAST, ONE, SingleRange, (Generic, "2.6.0", "Answers in how many milliseconds a key expires.")),
+    row("publish", 3, TELL, NONE, Here, (PubSub, "2.0.0", "Sends a message to a channel's subscribers and answers how many got it.")),
+    row("pubsub", -2, Flags(0), NONE, Here, (PubSub, "2.8.0", "A container for commands about channels and their subscribers.")),
+    row("punsubscribe", -1, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Ends subscriptions to patterns, or to all of them.")),
     row("quit", -1, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Closes the connection.")),
     row("randomkey", 1, READ, NONE, Keyspace, (Generic, "1.0.0", "Answers some key of the database.")),
     row("rename", 3, WRITE, TWO, SingleRange, (Generic, "1.0.0", "Renames a key, replacing what has the new name.")),
@@ -437,18 +449,23 @@ static TABLE: &[Spec] = &[
     row("sort", -2, GROW.and(Flags::MOVABLE_KEYS), ONE, SingleRange, (Generic, "1.0.0", "Answers or stores the elements of a list, set or sorted set in another order.")),
     row("sort_ro", -2, READ.and(Flags::MOVABLE_KEYS), ONE, SingleRange, (Generic, "7.0.0", "Answers the elements of a list, set or sorted set in another order.")),
     row("spop", -2, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes and answers random members.")),
+    row("spublish", 3, TELL, ONE, Here, (PubSub, "7.0.0", "Sends a message to a shard channel's subscribers and answers how many got it.")),
     row("srandmember", -2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers random members.")),
     row("srem", -3, WRITE_FAST, ONE, SingleRange, (Set, "1.0.0", "Removes members of a set.")),
     row("sscan", -3, READ, ONE, SingleRange, (Set, "2.8.0", "Iterates over the members of a set.")),
+    row("ssubscribe", -2, SUBSCRIBE, MANY, Here, (PubSub, "7.0.0", "Subscribes to shard channels.")),
     row("strlen", 2, READ_FAST, ONE, SingleRange, (Str, "2.2.0", "Answers the length of a string in bytes.")),
+    row("subscribe", -2, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Subscribes to channels.")),
     row("substr", 4, READ, ONE, SingleRange, (Str, "1.0.0", "Answers a part of a string; the older name of GETRANGE.")),
     row("sunion", -2, READ, MANY, Gathered, (Set, "1.0.0", "Answers the members that any of several sets has.")),
     row("sunionstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that any of several sets has.")),
+    row("sunsubscribe", -1, SUBSCRIBE, MANY, Here, (PubSub, "7.0.0", "Ends subscriptions to shard channels, or to all of them.")),
     row("time", 1, ANYTIME_FAST, NONE, Here, (Server, "2.6.0", "Answers the server's time.")),
     row("touch", -2, READ_FAST, MANY, FanOutSum, (Generic, "3.2.1", "Counts which of the given keys exist.")),
     row("ttl", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers in how many seconds a key expires.")),
     row("type", 2, READ_FAST, ONE, SingleRange, (Generic, "1.0.0", "Answers the type of the value at a key.")),
     row("unlink", -2, WRITE_FAST, MANY, FanOutSum, (Generic, "4.0.0", "Deletes keys and answers how many there were.")),
+    row("unsubscribe", -1, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Ends subscriptions to channels, or to all of them.")),
     row("unwatch", 1, BRACKET, NONE, Here, (Transactions, "2.2.0", "Forgets the watched keys.")),
     row("watch", -2, BRACKET, MANY, SingleRange, (Transactions, "2.2.0", "Lets the next EXEC do nothing if one of the keys is changed before it.")),
     row("zadd", -4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds members to a sorted set, or changes their scores.")),

@@ -153,7 +153,8 @@ impl Connection {
             return Ok(Next::Close);
         }
         // What was held back until replies have gone: they may just have.
-        let more = self.session.accepts_more() && (self.ready.read || !executed);
+        let more = self.session.accepts_more() && (self.ready.read || !executed)
+            || self.session.has_messages() && self.session.replies().is_empty();
         Ok(match more || self.is_due(now_ms) {
             true => Next::Turn,
             false => Next::Wait,

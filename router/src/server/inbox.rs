@@ -17,6 +17,8 @@ pub(super) enum Mail {
     Open(Box<Connection>),
     /// A response to a request of a connection.
     Response(u64, u64, Response),
+    /// Messages wait for a connection.
+    Messages(u64),
     /// Close a connection.
     HangUp(u64),
     /// Close it when what it has read is answered.
@@ -107,5 +109,8 @@ impl HangUp for Mailbox {
     }
     fn finish(&self) {
         self.inbox.send(Mail::Finish(self.id));
+    }
+    fn wake(&self) {
+        self.inbox.send(Mail::Messages(self.id));
     }
 }

@@ -48,6 +48,10 @@ impl Stores for Outgoing {
         self.stores.local()
     }
 
+    fn others(&self) -> Vec<StoreId> {
+        self.stores.others()
+    }
+
     fn send(&self, store: StoreId, request: Request, sink: &Arc<dyn ReplySink>, token: u64) {
         self.keep(store, std::iter::once((request, sink.clone(), token)));
     }

@@ -105,7 +105,9 @@ impl Thread {
     fn on_mail(&mut self, mail: Mail, now_ms: u64) {
         let id = match &mail {
             Mail::Open(connection) => connection.id,
-            Mail::Response(id, ..) | Mail::HangUp(id) | Mail::Finish(id) => *id,
+            Mail::Response(id, ..) | Mail::Messages(id) | Mail::HangUp(id) | Mail::Finish(id) => {
+                *id
+            }
             Mail::Stop | Mail::CutOff => return self.stopping = true,
         };
         if let Mail::Open(connection) = mail {
@@ -131,7 +133,7 @@ impl Thread {
             }
             Mail::HangUp(_) => return drop(self.connections.remove(&id)),
             Mail::Finish(_) => connection.finish(),
-            Mail::Open(_) | Mail::Stop | Mail::CutOff => {}
+            Mail::Messages(_) | Mail::Open(_) | Mail::Stop | Mail::CutOff => {}
         }
         enqueue(connection, &mut self.queue);
     }

@@ -14,6 +14,9 @@ pub trait HangUp: Send + Sync {
 
     /// Closes it when what it has read is answered. Called from any thread, never blocks.
     fn finish(&self);
+
+    /// Messages of Pub/Sub wait for it: it is to have a turn. Called from any thread, never blocks.
+    fn wake(&self);
 }
 
 /// The state of a connection that commands change.
@@ -128,6 +131,11 @@ impl Client {
     /// Closes the connection when what it has read is answered.
     pub fn finish(&self) {
         self.hang_up.finish();
+    }
+
+    /// How its thread is reached.
+    pub(super) fn thread(&self) -> Arc<dyn HangUp> {
+        self.hang_up.clone()
     }
 
     /// Closes the connection.

@@ -38,9 +38,11 @@ impl Session {
             "auth" => auth(args),
             "quit" => {
                 self.closing = true;
+                self.end_subscriptions();
                 Ok(reply::ok())
             }
             "reset" => {
+                self.end_subscriptions();
                 self.state = ClientState::default();
                 self.transaction.reset();
                 Ok(reply::simple("RESET"))
@@ -370,11 +372,11 @@ fn on_or_off(switch: &[u8]) -> Result<bool, Bytes> {
     }
 }
 
-fn arity(name: &str) -> Bytes {
+pub(super) fn arity(name: &str) -> Bytes {
     CommandError::Arity(name.to_owned()).to_reply()
 }
 
-fn unknown_subcommand(command: &'static str, typed: &[u8]) -> Bytes {
+pub(super) fn unknown_subcommand(command: &'static str, typed: &[u8]) -> Bytes {
     let subcommand = String::from_utf8_lossy(&typed[..typed.len().min(128)]).into_owned();
     CommandError::UnknownSubcommand {
         command,

@@ -4,6 +4,7 @@
 //! its keys lie is asked anew each time that it starts over: ranges may have split or merged.
 
 use super::gather::{self, Gather, Merge};
+use super::pubsub::Asking;
 use super::walk::Walk;
 use super::{Context, Session, State};
 use crate::cache::Route;
@@ -22,6 +23,7 @@ pub(super) enum Begun {
     Single,
     Gather(Box<Gather>),
     Walk(Box<Walk>),
+    Others(Box<Asking>),
     Blocked,
 }
 
@@ -41,6 +43,9 @@ impl Session {
     ) -> Begun {
         if self.walking.is_some() {
             return Begun::Blocked;
+        }
+        if spec.group == spec::Group::PubSub {
+            return self.begin_pubsub(number, spec, args, now_ms, stores);
         }
         let Context { db, protocol, .. } = context;
         if spec.route == spec::Route::Keyspace {
@@ -210,6 +215,7 @@ impl Session {
             State::Single { .. }
             | State::Waiting { .. }
             | State::Answered { .. }
+            | State::Others(_)
             | State::Done(_) => {}
         }
     }

@@ -308,6 +308,10 @@ fn refusal(spec: &Spec, args: &[Bytes]) -> Option<Bytes> {
         "hello" => Some(not_allowed()),
         "client" if args.get(1).is_some_and(replies) => Some(not_allowed()),
         _ if spec.flags.contains(Flags::NO_MULTI) => Some(not_allowed()),
+        // Its subscribers are not part of what is all or nothing.
+        name if spec.group == Group::PubSub => Some(reply::error(&format!(
+            "ERR '{name}' can't be part of a transaction"
+        ))),
         name if spec.route == Route::Keyspace => Some(reply::error(&format!(
             "ERR '{name}' walks all ranges, and can't be part of a transaction"
         ))),

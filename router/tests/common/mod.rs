@@ -543,6 +543,7 @@ impl ReplySink for Nowhere {
 impl HangUp for Nowhere {
     fn hang_up(&self) {}
     fn finish(&self) {}
+    fn wake(&self) {}
 }
 
 pub struct TestNode;

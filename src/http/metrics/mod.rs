@@ -9,6 +9,7 @@ mod doors;
 mod json;
 mod placement;
 mod process;
+mod pubsub;
 mod store;
 mod text;
 
@@ -139,6 +140,7 @@ pub async fn gather(site: &Arc<Site>) -> Result<Vec<Family>, JoinError> {
         families.extend(doors::families(&site));
         if let Some(node) = site.running() {
             families.extend(store::families(node));
+            families.extend(pubsub::of(&node.hub.figures()));
         }
         families
     });

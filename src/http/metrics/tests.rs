@@ -24,6 +24,7 @@ fn all() -> Vec<Family> {
     let mut families = process::families(Duration::from_secs(1));
     families.extend(doors::of(&[seen]));
     families.extend(store::of(&facts));
+    families.extend(pubsub::of(&Default::default()));
     families.extend(placement::of(&placement::Facts {
         running: vec![("manual", 0)],
         proposed: vec![("balance-leaders", 0)],

@@ -130,6 +130,11 @@ impl Replica {
                 let error = RequestError::Invalid(why.into());
                 self.refuse(waiter, Refusal::Invalid, error);
             }
+            Body::PubSub(_) => {
+                let why = "a Pub/Sub message is for a node's doors, not for a replica";
+                let error = RequestError::Invalid(why.into());
+                self.refuse(waiter, Refusal::Invalid, error);
+            }
         }
     }
 

@@ -108,6 +108,7 @@ impl ReplySink for Nobody {
 impl HangUp for Nobody {
     fn hang_up(&self) {}
     fn finish(&self) {}
+    fn wake(&self) {}
 }
 
 /// The front door of one process.

@@ -16,6 +16,7 @@ pub(crate) fn is_read_only(request: &Request) -> bool {
             read_only: true,
             ..
         } | Body::Heartbeat(_)
+            | Body::PubSub(_)
     )
 }
 

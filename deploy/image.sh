@@ -13,7 +13,9 @@ trap 'rm -rf "$context"' EXIT
 
 "$here/rootfs.sh" "$binary" "$context/image"
 awk '
-    /^FROM .* AS build$/ { print "FROM scratch AS build\nCOPY image /image\n"; skipping = 1; next }
+    /^FROM .* AS build$/ { print "FROM scratch AS build\nLABEL rangekv.stage=build\nCOPY image /image\n"; skipping = 1; next }
     /^FROM /             { skipping = 0 }
     !skipping' "$here/Dockerfile" > "$context/Dockerfile"
 docker build --quiet --tag "$tag" "$@" "$context"
+# The first stage has served: without a name it would only take room.
+docker image prune --force --filter label=rangekv.stage=build >/dev/null

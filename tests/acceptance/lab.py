@@ -195,6 +195,7 @@ class Containers(Lab):
         if not shutil.which("nsenter"):
             raise Unavailable("nsenter is not installed")
         super().__init__(binary)
+        self.remove_leftovers()
         self.image = f"{self.tag}:latest"
         try:
             run(DEPLOY / "image.sh", self.binary, self.image, timeout=300)
@@ -210,6 +211,15 @@ class Containers(Lab):
         except AssertionError as error:
             self.close()
             raise Unavailable(f"the image can't be built: {error}") from None
+
+    def remove_leftovers(self):
+        """What runs that were killed have left behind: their names hold their process ids."""
+        for kind, listing in (("container", "{{.Names}}"), ("network", "{{.Name}}")):
+            listed = ["docker", kind, "ls", "--filter", "name=rangekv-test-", "--format", listing]
+            for name in run(*listed, *(["-a"] if kind == "container" else [])).split():
+                pid = name.split("-")[2].split("_")[0]
+                if pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                    run("docker", kind, "rm", *(["-f", "-v"] if kind == "container" else []), name, check=False)
 
     def prepare(self, binary, name):
         """An image of another binary."""

@@ -4,7 +4,8 @@ use raft::Config as RaftConfig;
 use rangekv_proto::{RangeId, ReplicaId, StoreId};
 
 /// Draws an election timeout in ticks, in `[election_ticks, 2 × election_ticks)`, for a group
-/// of this store. raft-rs would draw it from the thread's generator, which can't be replayed.
+/// of this store: how long a replica waits that has just begun, and what later waits are drawn
+/// from.
 pub type DrawElectionTicks = Box<dyn FnMut(RangeId) -> usize + Send>;
 
 /// See the module's documentation.
@@ -98,19 +99,16 @@ impl Config {
     }
 
     /// raft-rs settings.
-    pub fn raft(&self, id: ReplicaId, applied: u64, election_ticks: usize) -> RaftConfig {
-        assert!(
-            (self.election_ticks..2 * self.election_ticks).contains(&election_ticks),
-            "election timeout of {election_ticks} ticks"
-        );
+    pub fn raft(&self, id: ReplicaId, applied: u64) -> RaftConfig {
         let config = RaftConfig {
             id: id.0,
             applied,
             election_tick: self.election_ticks,
             heartbeat_tick: self.heartbeat_ticks,
-            // One value: deterministic, drawn by the caller.
-            min_election_tick: election_ticks,
-            max_election_tick: election_ticks + 1,
+            // Never reached: the replica says when it campaigns ([`crate::replica`], `election`).
+            // One value: raft-rs would draw it from the thread's generator.
+            min_election_tick: 2 * self.election_ticks,
+            max_election_tick: 2 * self.election_ticks + 1,
             max_size_per_msg: 1 << 20,
             max_inflight_msgs: 128,
             check_quorum: true,

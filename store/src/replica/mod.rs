@@ -3,7 +3,7 @@
 //! The replica decides; the worker that owns it ([`crate::worker`]) moves its messages, log
 //! writes and state writes. Files: [`evaluate`] (requests), [`reads`] (ReadIndex and lease),
 //! [`apply`] (committed entries), [`ready`] (raft's Ready, step by step), [`quiesce`] (groups
-//! without work).
+//! without work), [`election`] (whose turn it is to campaign).
 //!
 //! Invariants:
 //! - applied ≤ committed ≤ last index; none of them goes back while the process lives;
@@ -11,6 +11,7 @@
 //! - a pending reply's index lies in (applied, last index + 1].
 
 pub mod apply;
+mod election;
 pub mod evaluate;
 mod progress;
 pub mod quiesce;
@@ -202,10 +203,8 @@ pub struct Replica {
     last_contact_ns: u64,
     promised_until_ns: u64,
     promise_ns: u64,
-    /// This replica's election timeout, ticks.
-    election_ticks: usize,
-    /// Ticks to be left out.
-    election_delay: usize,
+    /// When it campaigns next; see [`election`].
+    turn: election::Turn,
     /// While uninitialised: the newest `conf_version` of which a member has said that this
     /// replica is one, too.
     member_at: u64,
@@ -230,7 +229,7 @@ impl Replica {
         now: Now,
     ) -> Self {
         let applied = storage.applied;
-        let raft_config = config.raft(id, applied.index, election_ticks);
+        let raft_config = config.raft(id, applied.index);
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let raw =
             RawNode::new(&raft_config, storage, &logger).expect("the raft configuration is valid");
@@ -267,8 +266,7 @@ impl Replica {
             last_contact_ns: now.mono_ns,
             promised_until_ns: 0,
             promise_ns: config.promise_ns(),
-            election_ticks,
-            election_delay: 0,
+            turn: election::Turn::after(election_ticks),
             member_at: 0,
             quiesced: false,
             awake_ticks: 0,
@@ -481,37 +479,19 @@ impl Replica {
         now.mono_ns < self.promised_until_ns
     }
 
-    /// One raft tick. raft's own election timeout is fixed while the process lives, so that two
-    /// replicas with equal ones, ticking in step, could split the vote for ever: after each
-    /// election that this replica began, its clock stands still for a random time below the
-    /// least timeout, which `draw` gives (Raft §5.2).
-    ///
-    /// Its clock also stands still before an election while it has promised not to begin one.
+    /// One raft tick. When a replica that has lost its leader campaigns, `draw` helps to decide
+    /// (see [`election`]); not while it has promised to begin no election.
     pub fn tick(&mut self, now: Now, draw: &mut dyn FnMut() -> usize) {
         assert!(!self.quiesced, "range {}: quiesced, and ticked", self.range);
         self.awake_ticks += 1;
-        if self.election_delay > 0 && !self.is_leader() {
-            self.election_delay -= 1;
-            return;
-        }
         self.continue_handover(now);
-        let led = self.is_leader();
-        let due = self.raw.raft.randomized_election_timeout();
-        if !led && self.has_promised(now) && self.raw.raft.election_elapsed + 1 >= due {
-            return;
-        }
-        self.raw.tick();
-        if !led && self.raw.raft.election_elapsed == 0 {
-            assert!(
-                !self.has_promised(now),
-                "range {}: campaigns within its promise to a leader",
-                self.range
-            );
-            self.metrics.elections_started.increment();
-        }
-        if !self.is_leader() && self.raw.raft.election_elapsed == 0 {
-            let (own, least) = (self.election_ticks, self.raw.raft.election_timeout());
-            self.election_delay = (draw() + least - own % least) % least;
+        if self.is_leader() {
+            self.raw.tick();
+        } else if self.hears_leader() {
+            self.turn = election::Turn::default();
+            self.raw.tick();
+        } else {
+            self.wait_for_turn(now, draw);
         }
         self.after_step(now);
     }
@@ -541,6 +521,9 @@ impl Replica {
                 StateRole::Leader => Role::Leader,
             };
             self.metrics.roles.of(role).increment();
+        }
+        if is.1 != was.1 && is.0 == StateRole::Follower {
+            self.turn.pass();
         }
         let lost = was.0 == StateRole::Leader && (is.0 != StateRole::Leader || is.1 != was.1);
         if lost {

@@ -8,8 +8,8 @@
 //!
 //! What a quiesced follower's election clock would show is how long the *store* of its leader has
 //! been silent ([`crate::worker`] counts that, in ticks). So when that store falls silent for an
-//! election timeout, all followers of its leaders wake with expired clocks, each to campaign after
-//! a random time of its own. A replica that was down keeps nobody awake; when its store is heard
+//! election timeout, all followers of its leaders wake with expired clocks, and campaign in turn
+//! ([`super::election`]). A replica that was down keeps nobody awake; when its store is heard
 //! again, the leaders of its groups wake.
 //!
 //! Everything else that concerns the group wakes a replica: messages, requests, membership.
@@ -153,6 +153,7 @@ impl Replica {
         }
         raft.raft_log.commit_to(at.index);
         raft.election_elapsed = 0;
+        self.turn = Default::default();
         self.last_contact_ns = now.mono_ns;
         self.quiesced = true;
         true

@@ -342,9 +342,12 @@ impl Cluster {
                 .any(|o| matches!(o.what, Expected::Walk(_)));
         // The store's clock may be slow, by less than a quarter.
         let deadline = self.door_config.deadline_ms * MS * 5 / 4 + SEC;
+        // A store that is stopped reads it when it goes on.
+        let process = self.nodes[connection.node].process.as_ref();
+        let goes_on = process.map_or(0, |p| p.paused_until);
         let late_at = match walks {
             true => Time::MAX,
-            false => self.schedule.now() + deadline,
+            false => self.schedule.now().max(goes_on) + deadline,
         };
         connection.owed.push_back(Owed { what, late_at });
         connection.send(args);

@@ -58,9 +58,8 @@ impl Cluster {
         for node in 0..self.nodes.len() {
             self.nodes[node].sync_mean = self.faults.sync_mean;
             self.disk_free(node);
-            if let Some(process) = self.nodes[node].process.as_mut() {
-                process.paused_until = process.paused_until.min(now + MS);
-            } else if !self.nodes[node].wiped {
+            // A stopped process goes on when it was to: until then is put off what came to it.
+            if self.nodes[node].process.is_none() && !self.nodes[node].wiped {
                 self.start_node(node)?;
             }
         }

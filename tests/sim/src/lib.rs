@@ -9,7 +9,7 @@
 //! [`faults`] how much of it, [`client`], [`connection`] and [`workload`] those who are served,
 //! [`door`] and [`streams`] how connections reach stores, [`placement`] the placement
 //! driver, [`admin`] another hand that reshapes ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
-//! the end, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
+//! the end, [`failover`] how soon a lost leader is replaced, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
 //! are run and failing ones reduced.
 //!
 //! Left out on purpose: threads, sockets, RocksDB. They are tested with real processes.
@@ -24,6 +24,7 @@ pub mod cluster;
 pub mod connection;
 pub mod door;
 pub mod ending;
+pub mod failover;
 pub mod faults;
 pub mod history;
 pub mod log;

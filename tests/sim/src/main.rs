@@ -2,7 +2,8 @@
 //!
 //! - `rangekv-sim --seeds 5000` runs seeds 1 to 5000, two at a time;
 //! - `rangekv-sim --seed 1234 --trace` does one seed again, and prints all that happens;
-//! - `rangekv-sim --seed 1234 --reduce` looks for less trouble that still makes it fail.
+//! - `rangekv-sim --seed 1234 --reduce` looks for less trouble that still makes it fail;
+//! - `rangekv-sim --failover --seeds 1000` measures how soon a leader that dies is replaced.
 //!
 //! Exit status 1: a seed failed.
 
@@ -11,8 +12,10 @@
 
 use clap::Parser;
 use rangekv_sim::bugs::plant;
+use rangekv_sim::failover::failover;
 use rangekv_sim::faults::Class;
 use rangekv_sim::run::{reduce, run, Report, Run};
+use rangekv_sim::schedule::MS;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -48,6 +51,9 @@ struct Args {
     /// End faults after so many simulated milliseconds.
     #[arg(long)]
     millis: Option<u64>,
+    /// Measure how soon a leader that dies is replaced, in quiesced and in awake groups.
+    #[arg(long)]
+    failover: bool,
     /// Go on after a failing seed.
     #[arg(long)]
     keep_going: bool,
@@ -89,6 +95,9 @@ fn main() -> ExitCode {
         eprintln!("{why}");
         return ExitCode::from(2);
     }
+    if args.failover {
+        return failovers(&args);
+    }
     match args.seed {
         Some(seed) => one(&args, seed),
         None => many(&args),
@@ -123,6 +132,36 @@ fn one(args: &Args, seed: u64) -> ExitCode {
 
 fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
+}
+
+fn failovers(args: &Args) -> ExitCode {
+    let mut exit = ExitCode::SUCCESS;
+    let seeds = match args.seed {
+        Some(seed) => seed..seed + 1,
+        None => args.start..args.start + args.seeds,
+    };
+    for quiesced in [true, false] {
+        let mut times = Vec::new();
+        for seed in seeds.clone() {
+            match failover(seed, quiesced) {
+                Ok(time) => times.push(time / MS),
+                Err(what) => {
+                    println!("seed {seed}, quiesced {quiesced}: {what}");
+                    exit = ExitCode::FAILURE;
+                }
+            }
+        }
+        times.sort_unstable();
+        let at = |share: usize| times.get(times.len().saturating_sub(1) * share / 100);
+        println!(
+            "quiesced {quiesced}: {} times, median {:?} ms, p99 {:?} ms, longest {:?} ms",
+            times.len(),
+            at(50),
+            at(99),
+            at(100)
+        );
+    }
+    exit
 }
 
 fn many(args: &Args) -> ExitCode {

@@ -2,7 +2,9 @@
 //!
 //! A seed that fails prints the command that does it again.
 
+use rangekv_sim::failover::failover;
 use rangekv_sim::run::{run, Report, Run};
+use rangekv_sim::schedule::MS;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 
@@ -117,6 +119,25 @@ fn a_seed_does_the_same_each_time() {
         first[0].1.event_hash, first[1].1.event_hash,
         "the hash says nothing"
     );
+}
+
+/// Quiesced and awake: two runs of each seed.
+#[test]
+fn a_leader_that_dies_is_replaced_in_time() {
+    for quiesced in [true, false] {
+        let mut times: Vec<u64> = (1..151)
+            .map(|seed| match failover(seed, quiesced) {
+                Ok(time) => time / MS,
+                Err(what) => panic!("failover({seed}, {quiesced}): {what}"),
+            })
+            .collect();
+        times.sort_unstable();
+        println!(
+            "quiesced {quiesced}: median {} ms, longest {} ms",
+            times[times.len() / 2],
+            times[times.len() - 1]
+        );
+    }
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -157,6 +157,8 @@ pub struct Counts {
     pub woken: u64,
     /// Walks over all ranges that were completed.
     pub walks: u64,
+    /// Transactions that were executed.
+    pub transactions: u64,
     /// Heartbeats answered by the placement driver.
     pub heartbeats: u64,
     /// Its orders, as they were given to replicas.
@@ -166,6 +168,8 @@ pub struct Counts {
 /// See the module's documentation.
 pub struct Cluster {
     pub(crate) seed: u64,
+    /// Whether connections use transactions.
+    pub(crate) transacts: bool,
     pub(crate) faults: Faults,
     pub(crate) schedule: Schedule<Event>,
     pub(crate) nodes: Vec<Node>,
@@ -251,6 +255,7 @@ impl Cluster {
         };
         let mut cluster = Cluster {
             seed,
+            transacts: crate::transactions::used(seed),
             walk_names: walk_names.collect(),
             kept: 0,
             kept_at: BTreeMap::new(),

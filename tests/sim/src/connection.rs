@@ -12,6 +12,7 @@ use crate::cluster::{trace, Cluster, Event};
 use crate::history::{Op, OpId, Outcome, Reply};
 use crate::random::exponential;
 use crate::schedule::{Time, MS, SEC};
+use crate::transactions::{Swap, Transaction};
 use crate::walks::{Walk, Walking};
 use crate::workload::Kind;
 use bytes::{Bytes, BytesMut};
@@ -31,10 +32,17 @@ struct Owed {
     late_at: Time,
 }
 
+/// What a reply is taken for.
 #[derive(Debug)]
-enum Expected {
+pub enum Expected {
     /// One operation.
     One(OpId),
+    /// These words, or an error.
+    Word(&'static str),
+    /// What a watched counter is.
+    Seen(OpId),
+    /// The reply to an `EXEC`.
+    Transaction(Transaction),
     /// `MGET`: an element per key.
     Each(Vec<OpId>),
     /// `DEL` and `EXISTS`: the number of keys that were there.
@@ -69,7 +77,10 @@ pub struct Connection {
     owed: VecDeque<Owed>,
     depth: usize,
     walking: Walking,
-    rng: SmallRng,
+    /// A compare and set that has begun.
+    pub(crate) swap: Option<Swap>,
+    /// What it does is drawn from this.
+    pub(crate) rng: SmallRng,
 }
 
 impl Connection {
@@ -89,6 +100,7 @@ impl Connection {
             owed: VecDeque::new(),
             depth: rng.random_range(1..=6),
             walking: Walking::default(),
+            swap: None,
             rng,
         }
     }
@@ -133,6 +145,7 @@ impl Connection {
         self.received.clear();
         self.sent.clear();
         self.heard.clear();
+        self.swap = None;
         if self
             .owed
             .drain(..)
@@ -245,6 +258,9 @@ impl Cluster {
 
     /// Writes down a command and sends it.
     fn command(&mut self, c: usize) {
+        if self.transacts && self.transact(c) {
+            return;
+        }
         let connection = &mut self.connections[c];
         let behind_walk = connection
             .owed
@@ -318,7 +334,7 @@ impl Cluster {
         self.owe(c, Expected::Walk(walk), &args);
     }
 
-    fn note_begin(&mut self, c: usize, name: &Bytes, op: Op) -> OpId {
+    pub(crate) fn note_begin(&mut self, c: usize, name: &Bytes, op: Op) -> OpId {
         self.position += 1;
         let (number, at, now) = (
             self.connections[c].number,
@@ -328,7 +344,7 @@ impl Cluster {
         self.history.begin(number, name, op, at, now)
     }
 
-    fn owe(&mut self, c: usize, what: Expected, args: &[Bytes]) {
+    pub(crate) fn owe(&mut self, c: usize, what: Expected, args: &[Bytes]) {
         trace!(
             self,
             "connection {c} sends {}",
@@ -452,6 +468,19 @@ impl Cluster {
                 let connection = &mut self.connections[c];
                 let over = connection.walking.heard(walk, reply, names)?;
                 self.counts.walks += u64::from(over);
+            }
+            (Expected::Word(word), _, _) => {
+                if !reply.starts_with(word.as_bytes()) && !reply.starts_with(b"-") {
+                    return nonsense();
+                }
+            }
+            (Expected::Seen(id), ended, parsed) => {
+                let id = id.clone();
+                self.watched_is(c, &id, ended, parsed, at)?;
+            }
+            (Expected::Transaction(transaction), ended, _) => {
+                let transaction = transaction.clone();
+                self.executed(&transaction, ended, reply, at)?;
             }
             (Expected::Keep(_), Some(_), _) => {}
             (Expected::Keep(keep), None, Some(Reply::Ok)) => {

@@ -39,5 +39,6 @@ pub mod schedule;
 pub mod snapshots;
 pub mod stores;
 pub mod streams;
+pub mod transactions;
 pub mod walks;
 pub mod workload;

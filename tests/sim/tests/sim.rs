@@ -95,6 +95,7 @@ fn three_hundred_seeds() {
         ("groups quiesced", sum(|r| r.counts.quiesced), 500),
         ("replicas woken", sum(|r| r.counts.woken), 500),
         ("walks over all ranges", sum(|r| r.counts.walks), 2_000),
+        ("transactions", sum(|r| r.counts.transactions), 500),
         (
             "heartbeats that the placement driver answered",
             sum(|r| r.counts.heartbeats),

@@ -13,6 +13,7 @@ mod container;
 mod ctl;
 mod demo;
 mod dynamo;
+mod errands;
 mod grpc;
 mod http;
 mod node;

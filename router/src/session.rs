@@ -14,17 +14,24 @@
 //! - What is unanswered is bounded: see [`accepts_more`](Session::accepts_more).
 
 mod clients;
+mod cluster;
+mod config;
 mod connection;
 mod gather;
 mod info;
+mod latency;
 mod pubsub;
 mod scan;
+mod slots;
+mod slowlog;
 mod start;
 mod tally;
 mod transaction;
 mod walk;
 
 pub use clients::{Client, Clients, HangUp};
+pub use cluster::{Errand, Metaraft};
+pub use slots::{node_id, ClusterView, StoreView};
 
 use crate::cache::SharedCache;
 use crate::dispatch::{Call, CallId, Dispatcher, Outcome};
@@ -35,13 +42,18 @@ use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
 use bytes::{Bytes, BytesMut};
 use clients::ClientState;
+use config::Settings;
 use gather::Gather;
+use info::Since;
+use latency::Latency;
+use parking_lot::Mutex;
 use pubsub::{Asking, Subscriptions};
 use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
 use rangekv_model::redis::reply;
 use rangekv_model::redis::spec::{self, Spec};
 use rangekv_proto::{EvaluatorId, ReplySink};
+use slowlog::SlowLog;
 use start::Begun;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -100,6 +112,18 @@ pub trait Node: Send + Sync {
     /// Appends what the node knows of a section of `INFO`: `server`, `memory`, `stats`,
     /// `replication`, `cluster`, `keyspace` or one of its own. Nothing but what is true.
     fn info(&self, section: &str, lines: &mut Vec<(String, String)>);
+
+    /// The cluster's stores, as `CLUSTER` tells of them. Never waits for anybody.
+    fn cluster(&self) -> ClusterView {
+        ClusterView::default()
+    }
+
+    /// Does what takes more than this door: the reply at once, or in time to `sink`, once, as
+    /// the response to `token`.
+    fn run(&self, errand: Errand, sink: Arc<dyn ReplySink>, token: u64) -> Option<Bytes> {
+        let (_, _, _) = (errand, sink, token);
+        Some(reply::error("ERR this process is no part of a cluster"))
+    }
 }
 
 /// What all connections of a Redis door share.
@@ -116,6 +140,11 @@ pub struct Door {
     pub metrics: DoorMetrics,
     /// Who is subscribed to what. A process has one, though it were to have several doors.
     pub pubsub: Arc<Hub>,
+    /// What `CONFIG SET` changes.
+    pub settings: Settings,
+    slow: SlowLog,
+    latency: Latency,
+    since: Mutex<Since>,
     commands: AtomicU64,
 }
 
@@ -129,8 +158,22 @@ impl Door {
             clients: Clients::default(),
             metrics: tally::metrics(),
             pubsub: Arc::default(),
+            settings: Settings::new(&config),
+            slow: SlowLog::default(),
+            latency: Latency::default(),
+            since: Mutex::default(),
             commands: AtomicU64::new(0),
         }
+    }
+
+    /// `CONFIG RESETSTAT`: what `INFO` counts begins anew.
+    fn reset_stats(&self) {
+        *self.since.lock() = Since {
+            commands: self.commands(),
+            accepted: self.clients.accepted(),
+            refused: self.clients.refused(),
+            figures: self.metrics.figures(),
+        };
     }
 
     /// Commands processed by all connections so far.
@@ -179,12 +222,17 @@ enum State {
     },
     /// Waits for what other nodes say.
     Others(Box<Asking>),
+    /// The node is doing it.
+    Errand,
     /// Answered; waits for the replies before it.
     Done(Bytes),
 }
 
 /// Pages of a walk that are taken on this thread before other connections get a turn.
 const PAGES_PER_TURN: u32 = 4;
+
+/// Set in the tokens of errands, whose other bits are the number of the command.
+const ERRAND: u64 = 1 << 63;
 
 /// See the module documentation.
 pub struct Session {
@@ -193,12 +241,20 @@ pub struct Session {
     state: ClientState,
     transaction: Transaction,
     calls: Dispatcher,
+    /// Where responses go.
+    sink: Arc<dyn ReplySink>,
+    /// A key of the last write that was started: what `WAIT` is about.
+    last_write: Option<Bytes>,
+    /// While it is there, somebody waits for what `WAIT` answers.
+    waiter: Option<Arc<()>>,
+    /// When the last command was answered, if that was at once and in this turn.
+    lap_us: Option<u64>,
     queue: VecDeque<Slot>,
     /// Number of the command at the front of the queue.
     first: u64,
     /// Numbers of commands not started, in order.
     waiting: VecDeque<u64>,
-    /// Number of the walk under way.
+    /// Number of the walk or errand under way: nothing else is.
     walking: Option<u64>,
     /// The walk has a page to ask for.
     page_due: bool,
@@ -206,9 +262,9 @@ pub struct Session {
     out: BytesMut,
     outcomes: Vec<Outcome>,
     seed: u64,
-    tally: Tally,
+    /// What it is subscribed to, and what it asks of other nodes.
     pubsub: Subscriptions,
-    sink: Arc<dyn ReplySink>,
+    tally: Tally,
     closing: bool,
 }
 
@@ -220,6 +276,9 @@ impl Session {
         Session {
             pubsub: Subscriptions::new(door.pubsub.clone(), client.id),
             sink,
+            last_write: None,
+            waiter: None,
+            lap_us: None,
             door,
             tally: Tally::new(client.id),
             client,
@@ -276,6 +335,7 @@ impl Session {
             self.push_reply(context, reply::error(error));
         }
         self.closing = true;
+        self.waiter = None;
     }
 
     /// Takes in a command; `args` is not empty, and is left in no particular state.
@@ -291,9 +351,10 @@ impl Session {
             return self.push_reply(context, reply);
         }
         let Some(mut spec) = found else {
-            let reply = self.beside_the_table(args);
+            let reply = CommandError::unknown_command(args).to_reply();
             return self.push_reply(context, reply);
         };
+        let began_us = self.start_lap();
         self.state.last_command = spec.name;
         if !spec.accepts(args.len()) {
             let error = CommandError::Arity(spec.name.to_owned());
@@ -310,6 +371,7 @@ impl Session {
         }
         if spec.route == spec::Route::Connection && spec.group != spec::Group::PubSub {
             let reply = self.connection_command(spec, args, now_ms);
+            self.end_lap(began_us, args);
             // What decides about replies decides about its own too.
             let decides = spec.name == "reset"
                 || (spec.name == "client" && args[1].eq_ignore_ascii_case(b"reply"));
@@ -332,7 +394,10 @@ impl Session {
                 args: std::mem::take(args),
                 reply,
             },
-            Begun::Reply(reply) => return self.push_reply(context, reply),
+            Begun::Reply(reply) => {
+                self.end_lap(began_us, args);
+                return self.push_reply(context, reply);
+            }
             Begun::Single => State::Single {
                 spec,
                 args: std::mem::take(args),
@@ -340,6 +405,7 @@ impl Session {
             Begun::Gather(gather) => State::Gather(gather),
             Begun::Walk(walk) => State::Walk(walk),
             Begun::Others(asking) => State::Others(asking),
+            Begun::Errand => State::Errand,
             Begun::Blocked => {
                 self.waiting.push_back(number);
                 State::Waiting {
@@ -369,6 +435,9 @@ impl Session {
     ) {
         if self.on_other(token, &response) {
             return;
+        }
+        if token & ERRAND != 0 {
+            return self.on_errand(token & !ERRAND, response);
         }
         if let Some(outcome) = self.calls.on_response(token, response, now_ms, stores) {
             self.settle(outcome);
@@ -415,6 +484,7 @@ impl Session {
     /// Starts what can be started, sends it, and moves finished replies to
     /// [`replies`](Self::replies). Called once after each batch of inputs.
     pub fn pump(&mut self, now_ms: u64, stores: &dyn Stores) {
+        self.lap_us = None;
         let commands = self.tally.flush(&self.door.metrics);
         if commands > 0 {
             self.door.commands.fetch_add(commands, Ordering::Relaxed);
@@ -485,6 +555,7 @@ impl Session {
             Begun::Gather(gather) => State::Gather(gather),
             Begun::Walk(walk) => State::Walk(walk),
             Begun::Others(asking) => State::Others(asking),
+            Begun::Errand => State::Errand,
             Begun::Blocked => State::Waiting { spec, args },
         };
         self.queue[(number - self.first) as usize].state = state;
@@ -538,12 +609,18 @@ impl Session {
                 false => door_error(&error),
             }),
             (
-                State::Waiting { .. } | State::Answered { .. } | State::Others(_) | State::Done(_),
+                State::Waiting { .. }
+                | State::Answered { .. }
+                | State::Others(_)
+                | State::Errand
+                | State::Done(_),
                 _,
             ) => None,
         };
         if let Some(reply) = reply {
-            slot.state = State::Done(reply);
+            let took_us = self.tally.turn_us().saturating_sub(slot.began_us);
+            let done = std::mem::replace(&mut slot.state, State::Done(reply));
+            self.note(|| done.args(), took_us);
         }
     }
 
@@ -662,6 +739,18 @@ impl Session {
 }
 
 impl State {
+    /// What the client sent, as far as it is kept.
+    fn args(&self) -> Vec<Bytes> {
+        match self {
+            State::Waiting { args, .. }
+            | State::Single { args, .. }
+            | State::Answered { args, .. } => args.clone(),
+            State::Gather(gather) => gather.args().to_vec(),
+            State::Walk(walk) => vec![Bytes::from_static(walk.name().as_bytes())],
+            State::Others(_) | State::Errand | State::Done(_) => Vec::new(),
+        }
+    }
+
     fn args_bytes(&self) -> usize {
         match self {
             State::Waiting { args, .. }
@@ -670,7 +759,7 @@ impl State {
                 args.iter().map(|arg| arg.len() + size_of::<Bytes>()).sum()
             }
             State::Gather(gather) => gather.bytes(),
-            State::Walk(_) => 0,
+            State::Walk(_) | State::Errand => 0,
             State::Others(asking) => asking.bytes(),
             State::Done(reply) => reply.len(),
         }

@@ -606,7 +606,115 @@ fn connection_commands_answer_as_redis_does() {
         "{list}"
     );
     let info = world.ask("INFO");
-    assert!(info.contains("# Memory\r\nused_memory:1\r\n"), "{info}");
+    assert!(info.contains("\r\nused_memory:1\r\n"), "{info}");
+}
+
+#[test]
+fn settings_slow_commands_and_slots() {
+    let mut world = World::new(12, 3, Faults::default());
+    let failed = "-ERR CONFIG SET failed (possibly related to argument";
+    for (command, expected) in [
+        (
+            "CONFIG GET maxclients",
+            "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n".to_owned(),
+        ),
+        (
+            "CONFIG SET MaxClients 7 save x",
+            format!("{failed} 'save') - can't set immutable config\r\n"),
+        ),
+        (
+            "CONFIG SET maxclients 7 maxclients 8",
+            format!("{failed} 'maxclients') - duplicate parameter\r\n"),
+        ),
+        (
+            "CONFIG SET maxclients x",
+            format!("{failed} 'maxclients') - argument couldn't be parsed into an integer\r\n"),
+        ),
+        (
+            "CONFIG SET slowlog-max-len -1",
+            format!(
+                "{failed} 'slowlog-max-len') - argument must be between 0 and 100000 inclusive\r\n"
+            ),
+        ),
+        (
+            "CONFIG SET a b",
+            "-ERR Unknown option or number of arguments for CONFIG SET - 'a'\r\n".to_owned(),
+        ),
+        (
+            "CONFIG SET maxclients",
+            "-ERR wrong number of arguments for 'config|set' command\r\n".to_owned(),
+        ),
+        (
+            "CONFIG GET maxclients",
+            "*2\r\n$10\r\nmaxclients\r\n$5\r\n10000\r\n".to_owned(),
+        ),
+        (
+            "CONFIG SET appendonly yes slowlog-log-slower-than 0",
+            "+OK\r\n".to_owned(),
+        ),
+        ("SLOWLOG RESET", "+OK\r\n".to_owned()),
+        ("SLOWLOG LEN", ":1\r\n".to_owned()),
+        ("SET {t}a 1", "+OK\r\n".to_owned()),
+        ("SET {t}b 2", "+OK\r\n".to_owned()),
+        (
+            "CONFIG SET slowlog-log-slower-than -1",
+            "+OK\r\n".to_owned(),
+        ),
+        ("SLOWLOG LEN", ":4\r\n".to_owned()),
+        (
+            "SLOWLOG GET x",
+            "-ERR count should be greater than or equal to -1\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER COUNTKEYSINSLOT x",
+            "-ERR value is not an integer or out of range\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER COUNTKEYSINSLOT 16384",
+            "-ERR Invalid slot\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER GETKEYSINSLOT 1 -1",
+            "-ERR Invalid slot or number of keys\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER ADDSLOTS 1",
+            "-ERR slots are managed by the placement driver\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER MEET",
+            "-ERR wrong number of arguments for 'cluster|meet' command\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER MEET h 0",
+            "-ERR Invalid node address specified: h:0\r\n".to_owned(),
+        ),
+        (
+            "CLUSTER NOSUCH",
+            "-ERR unknown subcommand 'NOSUCH'. Try CLUSTER HELP.\r\n".to_owned(),
+        ),
+        ("WAIT 1 -1", "-ERR timeout is negative\r\n".to_owned()),
+        (
+            "WAIT 1 1",
+            "-ERR this process is no part of a cluster\r\n".to_owned(),
+        ),
+        ("LATENCY LATEST", "*0\r\n".to_owned()),
+    ] {
+        assert_eq!(world.ask(command), expected, "{command}");
+    }
+    let slot = rangekv_model::redis::keys::slot(b"t");
+    assert_eq!(
+        world.ask(&format!("CLUSTER COUNTKEYSINSLOT {slot}")),
+        ":2\r\n"
+    );
+    for (count, expected) in [(0, "*0\r\n"), (1, "*1\r\n$4\r\n{t}a\r\n")] {
+        let command = format!("CLUSTER GETKEYSINSLOT {slot} {count}");
+        assert_eq!(world.ask(&command), expected);
+    }
+    assert_eq!(
+        world.ask(&format!("CLUSTER COUNTKEYSINSLOT {}", slot + 1)),
+        ":0\r\n"
+    );
 }
 
 #[test]

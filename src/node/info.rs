@@ -1,21 +1,48 @@
-//! What the node adds to Redis's `INFO`, and the clock of `TIME`.
+//! The node, to its Redis door: what it adds to `INFO`, the clock of `TIME`, and the stores of
+//! which `CLUSTER` tells.
 
 use super::running::Running;
-use rangekv_router::session::Node;
+use crate::errands::{self, Answer};
+use bytes::Bytes;
+use rangekv_proto::ReplySink;
+use rangekv_router::session::{ClusterView, Errand, Node, StoreView};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tokio::runtime::Handle;
 
-/// The node, to its Redis door.
-pub struct NodeInfo(pub Arc<Running>);
+/// See the module's documentation.
+pub struct NodeInfo {
+    node: Arc<Running>,
+    runtime: Handle,
+}
+
+impl NodeInfo {
+    /// Errands run on this thread's runtime.
+    pub fn new(node: Arc<Running>) -> Self {
+        let runtime = Handle::current();
+        NodeInfo { node, runtime }
+    }
+}
 
 impl Node for NodeInfo {
+    fn cluster(&self) -> ClusterView {
+        cluster_view(&self.node)
+    }
+
+    fn run(&self, errand: Errand, sink: Arc<dyn ReplySink>, token: u64) -> Option<Bytes> {
+        let (node, answer) = (self.node.clone(), Answer::new(sink, token));
+        self.runtime
+            .spawn(async move { answer.give(errands::run(node, errand).await) });
+        None
+    }
+
     fn unix_micros(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         since.map_or(0, |d| d.as_micros() as u64)
     }
 
     fn info(&self, section: &str, lines: &mut Vec<(String, String)>) {
-        let node = &self.0;
+        let node = &self.node;
         let mut line = |name: &str, value: String| lines.push((name.to_owned(), value));
         match section {
             "server" => {
@@ -27,11 +54,26 @@ impl Node for NodeInfo {
                 line("rangekv_cluster", format!("{:016x}", node.identity.cluster));
                 line("rangekv_store", node.identity.store.to_string());
                 line("rangekv_node", node.identity.name.clone());
+                line("rangekv_grpc", node.seat.addresses().grpc.clone());
             }
             "memory" => {
                 if let Some(bytes) = resident_bytes() {
+                    // There is no allocator's count: what the system has given is what is used.
+                    line("used_memory", bytes.to_string());
                     line("used_memory_rss", bytes.to_string());
                 }
+            }
+            "cpu" => {
+                if let Some((user, system)) = cpu_seconds() {
+                    line("used_cpu_sys", format!("{system:.6}"));
+                    line("used_cpu_user", format!("{user:.6}"));
+                }
+            }
+            "replication" => {
+                let others = self.cluster();
+                let me = others.me;
+                let up = others.stores.iter().filter(|s| s.is_up && s.id != me);
+                line("connected_slaves", up.count().to_string());
             }
             "stats" => {
                 let metrics = &node.shared.metrics;
@@ -62,6 +104,56 @@ impl Node for NodeInfo {
     }
 }
 
+/// The stores as this one sees them.
+pub fn cluster_view(node: &Running) -> ClusterView {
+    let me = node.identity.store_id();
+    let book = node.book.all().into_iter();
+    let stores = book.filter_map(|(id, entry)| {
+        let redis = match id == me {
+            true => &node.seat.addresses().redis,
+            false => &entry.redis,
+        };
+        // The address of a store that has just joined comes with the next heartbeat.
+        let (host, port) = host_and_port(redis)?;
+        let is_up = id == me || node.stores.transport.is_connected(id);
+        Some(StoreView {
+            id,
+            host,
+            port,
+            bus_port: host_and_port(&entry.grpc).map_or(0, |(_, port)| port),
+            is_up,
+        })
+    });
+    ClusterView {
+        cluster: node.identity.cluster,
+        me,
+        epoch: node.heartbeats.state.lock().catalog_version(),
+        stores: stores.collect(),
+    }
+}
+
+/// Parts of an address; the host is empty if it is no address that a client could use.
+fn host_and_port(address: &str) -> Option<(String, u16)> {
+    let (host, port) = address.rsplit_once(':')?;
+    let host = host.trim_matches(['[', ']']);
+    let host = match host {
+        "0.0.0.0" | "::" => "",
+        host => host,
+    };
+    Some((host.to_owned(), port.parse().ok()?))
+}
+
+/// Processor time of this process, user and system; `None` if the system does not say.
+fn cpu_seconds() -> Option<(f64, f64)> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    // The second field, a name in parentheses, may contain anything.
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(11);
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    let mut seconds = || Some(fields.next()?.parse::<f64>().ok()? / ticks);
+    Some((seconds()?, seconds()?))
+}
+
 /// Resident memory of this process; `None` if the system does not say.
 fn resident_bytes() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
@@ -71,6 +163,22 @@ fn resident_bytes() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn addresses_that_mean_nothing_to_others_have_no_host() {
+        let parts = |address| super::host_and_port(address);
+        assert_eq!(parts("10.0.0.1:6379"), Some(("10.0.0.1".into(), 6379)));
+        assert_eq!(parts("[::1]:6379"), Some(("::1".into(), 6379)));
+        assert_eq!(parts("node1:6379"), Some(("node1".into(), 6379)));
+        assert_eq!(parts("0.0.0.0:6379"), Some((String::new(), 6379)));
+        assert_eq!(parts("[::]:6379"), Some((String::new(), 6379)));
+        assert_eq!(parts(""), None);
+    }
+
+    #[test]
+    fn a_process_takes_time() {
+        assert!(super::cpu_seconds().is_some_and(|(user, system)| user + system >= 0.0));
+    }
+
     #[test]
     fn resident_memory_is_more_than_nothing() {
         assert!(super::resident_bytes().is_some_and(|bytes| bytes > 1 << 20));

@@ -250,7 +250,7 @@ impl RedisDoor {
         site: &Site,
         threads: NonZeroUsize,
     ) -> Self {
-        let info = Arc::new(NodeInfo(node.clone()));
+        let info = Arc::new(NodeInfo::new(node.clone()));
         let mut door = Door::new(session::Config::default(), node.cache.clone(), info);
         door.pubsub = node.hub.clone();
         let door = Arc::new(door);

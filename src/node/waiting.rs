@@ -4,6 +4,7 @@
 
 use super::seat::Seat;
 use bytes::BytesMut;
+use rangekv_model::redis::reply;
 use rangekv_router::resp::{Limits, Parser};
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,13 @@ async fn refuse(mut stream: TcpStream, seat: Arc<Seat>) -> std::io::Result<()> {
             match parser.next(&mut buffer, &mut args) {
                 Ok(true) if args[0].eq_ignore_ascii_case(b"PING") => {
                     stream.write_all(b"+PONG\r\n").await?;
+                }
+                // By this `CLUSTER MEET` finds where a store takes a seat.
+                Ok(true) if args[0].eq_ignore_ascii_case(b"INFO") => {
+                    let (name, grpc) = (seat.name(), &seat.addresses().grpc);
+                    let info =
+                        format!("# Server\r\nrangekv_node:{name}\r\nrangekv_grpc:{grpc}\r\n");
+                    stream.write_all(&reply::bulk(info.as_bytes())).await?;
                 }
                 Ok(true) => stream.write_all(error(&seat).as_bytes()).await?,
                 Ok(false) => break,

@@ -182,8 +182,12 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     let has = |flag| spec.flags.contains(flag);
     let mut categories = Vec::new();
     let flushes = matches!(spec.name, "flushall" | "flushdb" | "dbsize");
+    let of_connection = matches!(
+        spec.name,
+        "asking" | "readonly" | "readwrite" | "wait" | "waitaof"
+    );
     match spec.group {
-        Group::Generic => categories.push("keyspace"),
+        Group::Generic if !of_connection => categories.push("keyspace"),
         Group::Server if flushes => categories.push("keyspace"),
         _ => {}
     }
@@ -214,6 +218,7 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
     match spec.group {
         Group::Connection => categories.push("connection"),
         Group::Transactions => categories.push("transaction"),
+        _ if of_connection => categories.push("connection"),
         _ => {}
     }
     categories

@@ -246,7 +246,7 @@ pub fn member_hash(member: &[u8]) -> u64 {
 }
 
 /// MurmurHash3's finalizer: every bit of the result depends on every bit of `hash`.
-pub(crate) fn mix(mut hash: u64) -> u64 {
+pub fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
     hash ^ (hash >> 33)

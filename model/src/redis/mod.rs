@@ -39,6 +39,7 @@ pub mod keys;
 mod keyspace;
 pub mod lcs;
 mod list;
+mod memory;
 pub mod meta;
 pub mod number;
 mod object;
@@ -191,6 +192,7 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         "pexpiretime" => expire::ttl(call, Milliseconds, true),
         "persist" => expire::persist(call),
         "object" => object::evaluate(call),
+        "memory" => memory::evaluate(call),
         "sort" | "sort_ro" => sort::evaluate(call),
         "watch" => exec::watch(call),
         _ => match spec.group {
@@ -371,7 +373,8 @@ mod tests {
     #[test]
     fn every_command_of_the_data_is_evaluated() {
         for spec in spec::all() {
-            let evaluated = !matches!(spec.route, spec::Route::Connection | spec::Route::Keyspace);
+            use spec::Route::{Connection, Keyspace as Walk, Node};
+            let evaluated = !matches!(spec.route, Connection | Node | Walk);
             let argc = usize::from(spec.arity.unsigned_abs());
             let args = vec![spec.name; argc].join(" ");
             let reply = Keyspace::new().run(&args);

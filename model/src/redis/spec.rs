@@ -3,7 +3,7 @@
 //!
 //! Arities, key positions and flags are those which Redis 7.2 documents for each command.
 //! Adding a command is a row here and a line in `RedisModel`'s dispatch, or, with
-//! [`Route::Connection`], in the router's.
+//! [`Route::Connection`] or [`Route::Node`], in the router's.
 //!
 //! Invariant: the rows are sorted by name, lower case.
 
@@ -14,8 +14,10 @@ use bytes::Bytes;
 /// Who answers a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// The router itself: it concerns the connection or the cluster, not the data.
+    /// The router itself, at once: it concerns the connection or the door, not the data.
     Connection,
+    /// The router, in its turn: what is asked may take other stores, or a walk through keys.
+    Node,
     /// The leader of the one range in which all keys lie, in one evaluation.
     SingleRange,
     /// Pieces per range, each with its own keys; the elements of the array replies are put
@@ -60,6 +62,8 @@ pub enum Group {
     Transactions,
     /// Publish and subscribe.
     PubSub,
+    /// The cluster.
+    Cluster,
 }
 
 impl Group {
@@ -78,6 +82,7 @@ impl Group {
             Group::Server => "server",
             Group::Transactions => "transactions",
             Group::PubSub => "pubsub",
+            Group::Cluster => "cluster",
         }
     }
 }
@@ -325,17 +330,18 @@ const SUBSCRIBE: Flags = ANYTIME.and(Flags::PUBSUB).and(Flags::NOSCRIPT);
 const BRACKET: Flags = ANYTIME_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
 
 use Group::{
-    Bitmap, Connection, Generic, Hash, HyperLogLog, List, PubSub, Server, Set, SortedSet as Zset,
-    String as Str, Transactions,
+    Bitmap, Cluster, Connection, Generic, Hash, HyperLogLog, List, PubSub, Server, Set,
+    SortedSet as Zset, String as Str, Transactions,
 };
 use Route::{
-    Connection as Here, FanOutArray, FanOutRecords as Gathered, FanOutSum, Keyspace, Lcs,
+    Connection as Here, FanOutArray, FanOutRecords as Gathered, FanOutSum, Keyspace, Lcs, Node,
     SingleRange,
 };
 
 #[rustfmt::skip]
 static TABLE: &[Spec] = &[
     row("append", 3, GROW_FAST, ONE, SingleRange, (Str, "2.0.0", "Adds to the end of a string, creating it if there is none.")),
+    row("asking", 1, FAST, NONE, Here, (Cluster, "3.0.0", "Changes nothing: slots do not migrate between nodes.")),
     row("auth", -2, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Authenticates the connection.")),
     row("bitcount", -2, READ, ONE, SingleRange, (Bitmap, "2.6.0", "Counts the bits of a string that are set.")),
     row("bitfield", -2, GROW, ONE, SingleRange, (Bitmap, "3.2.0", "Reads and writes integers of any width in a string.")),
@@ -343,7 +349,9 @@ static TABLE: &[Spec] = &[
     row("bitop", -4, GROW, (2, -1, 1), SingleRange, (Bitmap, "2.6.0", "Combines strings bit by bit, and stores the result.")),
     row("bitpos", -3, READ, ONE, SingleRange, (Bitmap, "2.8.7", "Finds the first bit that is set, or clear.")),
     row("client", -2, Flags(0), NONE, Here, (Connection, "2.4.0", "A container for commands about client connections.")),
+    row("cluster", -2, Flags(0), NONE, Node, (Cluster, "3.0.0", "A container for commands about the cluster.")),
     row("command", -1, ANYTIME, NONE, Here, (Server, "2.8.13", "Describes the commands.")),
+    row("config", -2, Flags(0), NONE, Here, (Server, "2.0.0", "A container for commands about this node's settings.")),
     row("copy", -3, GROW, TWO, SingleRange, (Generic, "6.2.0", "Copies a value and its expiry to another key.")),
     row("dbsize", 1, READ_FAST, NONE, Keyspace, (Server, "1.0.0", "Counts the keys of the database.")),
     row("decr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts one from an integer; a missing key counts as 0.")),
@@ -386,6 +394,7 @@ static TABLE: &[Spec] = &[
     row("incrbyfloat", 3, GROW_FAST, ONE, SingleRange, (Str, "2.6.0", "Adds a floating-point number to a number; a missing key counts as 0.")),
     row("info", -1, ANYTIME.and(Flags::DANGEROUS), NONE, Here, (Server, "1.0.0", "Describes the server.")),
     row("keys", 2, READ.and(Flags::DANGEROUS), NONE, Keyspace, (Generic, "1.0.0", "Answers all keys that match a pattern.")),
+    row("latency", -2, Flags(0), NONE, Here, (Server, "2.8.13", "A container for commands about commands that took long.")),
     row("lcs", -3, READ, TWO, Lcs, (Str, "7.0.0", "Answers the longest common subsequence of two strings.")),
     row("lindex", 3, READ, ONE, SingleRange, (List, "1.0.0", "Answers the element at an index.")),
     row("linsert", 5, GROW, ONE, SingleRange, (List, "2.2.0", "Inserts an element before or after another one.")),
@@ -400,6 +409,7 @@ static TABLE: &[Spec] = &[
     row("lrem", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes elements that are equal to a value.")),
     row("lset", 4, GROW, ONE, SingleRange, (List, "1.0.0", "Replaces the element at an index.")),
     row("ltrim", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes all elements but a part.")),
+    row("memory", -2, READ, (2, 2, 1), SingleRange, (Server, "4.0.0", "A container for commands about memory.")),
     row("mget", -2, READ_FAST, MANY, FanOutArray, (Str, "1.0.0", "Answers several strings.")),
     row("mset", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once.")),
     row("msetnx", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once if none of the keys exists.")),
@@ -421,6 +431,8 @@ static TABLE: &[Spec] = &[
     row("punsubscribe", -1, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Ends subscriptions to patterns, or to all of them.")),
     row("quit", -1, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Closes the connection.")),
     row("randomkey", 1, READ, NONE, Keyspace, (Generic, "1.0.0", "Answers some key of the database.")),
+    row("readonly", 1, ANYTIME_FAST, NONE, Here, (Cluster, "3.0.0", "Changes nothing: every node answers reads, and all of them linearizably.")),
+    row("readwrite", 1, ANYTIME_FAST, NONE, Here, (Cluster, "3.0.0", "Changes nothing: the opposite of READONLY.")),
     row("rename", 3, WRITE, TWO, SingleRange, (Generic, "1.0.0", "Renames a key, replacing what has the new name.")),
     row("renamenx", 3, WRITE_FAST, TWO, SingleRange, (Generic, "1.0.0", "Renames a key if nothing has the new name.")),
     row("reset", 1, HANDSHAKE, NONE, Here, (Connection, "6.2.0", "Returns the connection to its first state.")),
@@ -443,6 +455,7 @@ static TABLE: &[Spec] = &[
     row("sintercard", -3, READ, NONE, Gathered, (Set, "7.0.0", "Answers how many members all sets have.")).counted(1),
     row("sinterstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that all sets have.")),
     row("sismember", 3, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers whether a set has a member.")),
+    row("slowlog", -2, Flags(0), NONE, Here, (Server, "2.2.12", "A container for commands about the slow log.")),
     row("smembers", 2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers all members of a set.")),
     row("smismember", -3, READ_FAST, ONE, SingleRange, (Set, "6.2.0", "Answers which of several members a set has.")),
     row("smove", 4, WRITE_FAST, TWO, SingleRange, (Set, "1.0.0", "Moves a member from a set to another.")),
@@ -467,6 +480,8 @@ static TABLE: &[Spec] = &[
     row("unlink", -2, WRITE_FAST, MANY, FanOutSum, (Generic, "4.0.0", "Deletes keys and answers how many there were.")),
     row("unsubscribe", -1, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Ends subscriptions to channels, or to all of them.")),
     row("unwatch", 1, BRACKET, NONE, Here, (Transactions, "2.2.0", "Forgets the watched keys.")),
+    row("wait", 3, Flags(0), NONE, Node, (Generic, "3.0.0", "Waits until so many replicas hold this connection's last write.")),
+    row("waitaof", 4, Flags::NOSCRIPT, NONE, Node, (Generic, "7.2.0", "Waits until the leader's disk and so many replicas hold this connection's last write.")),
     row("watch", -2, BRACKET, MANY, SingleRange, (Transactions, "2.2.0", "Lets the next EXEC do nothing if one of the keys is changed before it.")),
     row("zadd", -4, GROW_FAST, ONE, SingleRange, (Zset, "1.2.0", "Adds members to a sorted set, or changes their scores.")),
     row("zcard", 2, READ_FAST, ONE, SingleRange, (Zset, "1.2.0", "Answers how many members a sorted set has.")),

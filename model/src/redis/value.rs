@@ -114,6 +114,11 @@ impl<B: AsRef<[u8]>> Value<B> {
         &self.bytes.as_ref()[self.payload_at..]
     }
 
+    /// Bytes of the record.
+    pub fn record_len(&self) -> usize {
+        self.bytes.as_ref().len()
+    }
+
     /// Whether the key has ceased to exist at `now_ms`.
     pub fn is_expired(&self, now_ms: u64) -> bool {
         self.expires_at_ms.is_some_and(|at| at <= now_ms)

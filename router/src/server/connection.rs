@@ -72,7 +72,7 @@ impl Connection {
             tracing::debug!(%error, %peer, "can't set options of a Redis connection");
         }
         let now_ms = epoch.elapsed().as_millis() as u64;
-        let clients_max = door.config.clients_max;
+        let clients_max = door.settings.clients_max();
         let (peer, local) = (peer.to_string(), local.to_string());
         let hang_up: Arc<dyn HangUp> = mailbox.clone();
         let Some(client) = door.clients.open(peer, local, hang_up, now_ms, clients_max) else {

@@ -143,6 +143,11 @@ impl Client {
         self.hang_up.hang_up();
     }
 
+    /// The name that the client has given itself.
+    pub(super) fn name(&self) -> String {
+        self.seen.lock().0.name.clone()
+    }
+
     /// The line of `CLIENT LIST`, without a line end.
     pub(super) fn line(&self, now_ms: u64) -> String {
         let seen = self.seen.lock();

@@ -12,10 +12,41 @@ use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::Spec;
-use rangekv_model::redis::{command_docs, glob, keys};
+use rangekv_model::redis::{command_docs, keys};
 
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
                            default user. Are you sure your configuration is correct?";
+const CLIENT_HELP: &[&str] = &[
+    "CLIENT <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "GETNAME",
+    "    Answers the name of the connection.",
+    "GETREDIR",
+    "    Answers -1: nobody is tracked.",
+    "ID",
+    "    Answers the id of the connection.",
+    "INFO",
+    "    Describes the connection.",
+    "KILL <ip:port>",
+    "    Closes the connection from there.",
+    "KILL <option> <value> [<option> <value> ...]",
+    "    Closes connections by ID, ADDR, LADDR, TYPE and USER; not the own one but with SKIPME no.",
+    "LIST [TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID <id> [<id> ...]]",
+    "    Describes all connections to this node, or some.",
+    "NO-EVICT (ON|OFF)",
+    "    Is remembered and shown: nobody is evicted.",
+    "NO-TOUCH (ON|OFF)",
+    "    Is remembered and shown: no use of a key is recorded.",
+    "REPLY (ON|OFF|SKIP)",
+    "    Sets whether commands of the connection are replied to.",
+    "SETINFO (LIB-NAME|LIB-VER) <value>",
+    "    Sets what the connection is used by.",
+    "SETNAME <name>",
+    "    Names the connection.",
+    "TRACKINGINFO",
+    "    Answers that nobody is tracked.",
+    "HELP",
+    "    Prints this help.",
+];
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 impl Session {
@@ -50,32 +81,15 @@ impl Session {
             "client" => self.client_command(args, now_ms),
             "command" => Ok(command_docs::command(args, self.state.protocol)),
             "info" => Ok(self.info(args)),
+            "config" => self.config_command(args),
+            "slowlog" => self.slowlog_command(args),
+            "latency" => self.latency_command(args),
+            // Reads are linearizable on every node, and slots do not migrate between nodes.
+            "readonly" | "readwrite" | "asking" => Ok(reply::ok()),
             "time" => Ok(self.time()),
             other => Err(reply::error(&format!(
                 "ERR '{other}' is not answered by this door"
             ))),
-        };
-        answer.unwrap_or_else(|error| error)
-    }
-
-    /// Answers what the model's table does not list: `CONFIG` and `CLUSTER`, as far as there is
-    /// something true to say, and commands that do not exist.
-    pub(super) fn beside_the_table(&mut self, args: &[Bytes]) -> Bytes {
-        let is = |i: usize, name: &[u8]| {
-            args.get(i)
-                .is_some_and(|arg: &Bytes| arg.eq_ignore_ascii_case(name))
-        };
-        let answer = match args.len() {
-            1 if is(0, b"config") => Err(arity("config")),
-            1 if is(0, b"cluster") => Err(arity("cluster")),
-            _ if is(0, b"config") => self.config_command(args),
-            3 if is(0, b"cluster") && is(1, b"keyslot") => {
-                Ok(reply::int(i64::from(keys::slot(&args[2]))))
-            }
-            _ if is(0, b"cluster") => Err(reply::error(
-                "ERR This instance has cluster support disabled",
-            )),
-            _ => Err(CommandError::unknown_command(args).to_reply()),
         };
         answer.unwrap_or_else(|error| error)
     }
@@ -149,50 +163,6 @@ impl Session {
         reply.finish()
     }
 
-    fn config_command(&self, args: &[Bytes]) -> Result<Bytes, Bytes> {
-        let sub = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
-        match (sub.as_str(), &args[2..]) {
-            ("get", []) => Err(arity("config|get")),
-            ("get", patterns) => {
-                let config = &self.door.config;
-                let known = [
-                    ("appendonly", "yes".to_owned()),
-                    ("appendfsync", "always".to_owned()),
-                    ("databases", keys::DATABASES.to_string()),
-                    ("maxclients", config.clients_max.to_string()),
-                    ("maxmemory", "0".to_owned()),
-                    ("maxmemory-policy", "noeviction".to_owned()),
-                    (
-                        "proto-max-bulk-len",
-                        config.limits.bulk_bytes_max.to_string(),
-                    ),
-                    ("save", String::new()),
-                    ("timeout", "0".to_owned()),
-                ];
-                let asked = |name: &str| {
-                    let matches = |pattern: &Bytes| {
-                        glob::matches(&pattern.to_ascii_lowercase(), name.as_bytes())
-                    };
-                    patterns.iter().any(matches)
-                };
-                let found: Vec<_> = known.iter().filter(|(name, _)| asked(name)).collect();
-                let mut reply = Reply::new(self.state.protocol);
-                reply.map(found.len());
-                for (name, value) in found {
-                    reply.bulk(name.as_bytes()).bulk(value.as_bytes());
-                }
-                Ok(reply.finish())
-            }
-            ("set", [name, _, ..]) => {
-                let name = String::from_utf8_lossy(name);
-                let text =
-                    format!("ERR Unknown option or number of arguments for CONFIG SET - '{name}'");
-                Err(reply::error(&text))
-            }
-            _ => Err(unknown_subcommand("CONFIG", &args[1])),
-        }
-    }
-
     fn client_command(&mut self, args: &[Bytes], now_ms: u64) -> Result<Bytes, Bytes> {
         let sub = String::from_utf8_lossy(&args[1]).to_ascii_lowercase();
         match (sub.as_str(), &args[2..]) {
@@ -231,10 +201,27 @@ impl Session {
                 Ok(self.text(&format!("{}\n", self.client.line(now_ms))))
             }
             ("list", filter) => self.client_list(filter, now_ms),
+            ("help", []) => Ok(help(CLIENT_HELP, self.state.protocol)),
+            // Nobody is tracked: that would take word from every store of every write.
+            ("getredir", []) => Ok(reply::int(-1)),
+            ("tracking", [switch, ..]) => match on_or_off(switch)? {
+                false => Ok(reply::ok()),
+                true => {
+                    let text = "ERR client tracking is not supported: no store knows all writes";
+                    Err(reply::error(text))
+                }
+            },
+            ("trackinginfo", []) => {
+                let mut reply = Reply::new(self.state.protocol);
+                reply.map(3).bulk(b"flags").set(1).bulk(b"off");
+                reply.bulk(b"redirect").int(-1).bulk(b"prefixes").array(0);
+                Ok(reply.finish())
+            }
             ("kill", [_, ..]) => self.client_kill(&args[2..]),
             (
                 name @ ("id" | "getname" | "setname" | "setinfo" | "no-evict" | "no-touch"
-                | "reply" | "info" | "kill"),
+                | "reply" | "info" | "kill" | "help" | "getredir" | "tracking"
+                | "trackinginfo"),
                 _,
             ) => Err(arity(&format!("client|{name}"))),
             _ => Err(unknown_subcommand("CLIENT", &args[1])),
@@ -322,6 +309,19 @@ impl Session {
                 }
                 b"addr" => doomed.retain(|client| client.address.as_bytes() == &value[..]),
                 b"laddr" => doomed.retain(|client| client.local_address.as_bytes() == &value[..]),
+                b"type" => match &value.to_ascii_lowercase()[..] {
+                    b"normal" => {}
+                    b"master" | b"replica" | b"slave" | b"pubsub" => doomed.clear(),
+                    _ => {
+                        let kind = String::from_utf8_lossy(value);
+                        return Err(reply::error(&format!("ERR Unknown client type '{kind}'")));
+                    }
+                },
+                b"user" if value[..] == b"default"[..] => {}
+                b"user" => {
+                    let user = String::from_utf8_lossy(value);
+                    return Err(reply::error(&format!("ERR No such user '{user}'")));
+                }
                 b"skipme" if value.eq_ignore_ascii_case(b"yes") => skip_me = true,
                 b"skipme" if value.eq_ignore_ascii_case(b"no") => skip_me = false,
                 _ => return Err(CommandError::Syntax.to_reply()),
@@ -370,6 +370,16 @@ fn on_or_off(switch: &[u8]) -> Result<bool, Bytes> {
     } else {
         Err(CommandError::Syntax.to_reply())
     }
+}
+
+/// The reply to `HELP` of a command.
+pub(super) fn help(lines: &[&str], protocol: Protocol) -> Bytes {
+    let mut reply = Reply::new(protocol);
+    reply.array(lines.len());
+    for line in lines {
+        reply.simple(line);
+    }
+    reply.finish()
 }
 
 pub(super) fn arity(name: &str) -> Bytes {

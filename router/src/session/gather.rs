@@ -110,6 +110,11 @@ impl Gather {
         }
     }
 
+    /// The command as the client sent it.
+    pub fn args(&self) -> &[Bytes] {
+        &self.args
+    }
+
     /// Record keys of all parts.
     pub fn keys(&self) -> &[Bytes] {
         &self.keys

@@ -1,6 +1,7 @@
 //! `INFO`: what the door counts itself, and what the node adds to each section.
 
 use super::{Door, Session};
+use crate::metrics::{DoorFigures, OTHER};
 use bytes::Bytes;
 use rangekv_model::redis::reply::Reply;
 
@@ -9,11 +10,27 @@ const SECTIONS: &[&str] = &[
     "server",
     "clients",
     "memory",
+    "persistence",
     "stats",
     "replication",
+    "cpu",
+    "commandstats",
+    "errorstats",
     "cluster",
     "keyspace",
 ];
+
+/// Sections that are shown only by name, or with everything.
+const ASKED_FOR: &[&str] = &["commandstats"];
+
+/// What was counted when the counters were last reset.
+#[derive(Default)]
+pub(super) struct Since {
+    pub commands: u64,
+    pub accepted: u64,
+    pub refused: u64,
+    pub figures: DoorFigures,
+}
 
 /// The version of Redis whose behaviour the door follows.
 pub(super) const REDIS_VERSION: &str = "7.2.0";
@@ -24,13 +41,13 @@ impl Session {
             .iter()
             .map(|arg| String::from_utf8_lossy(arg).to_ascii_lowercase())
             .collect();
-        let everything = asked.is_empty()
-            || asked
-                .iter()
-                .any(|s| matches!(s.as_str(), "all" | "default" | "everything"));
+        let is_asked = |names: &[&str]| asked.iter().any(|s| names.contains(&s.as_str()));
+        let everything = is_asked(&["all", "everything"]);
+        let usual = everything || asked.is_empty() || is_asked(&["default"]);
         let mut text = String::new();
         for section in SECTIONS {
-            if !everything && !asked.iter().any(|s| s == section) {
+            let is_usual = everything || (usual && !ASKED_FOR.contains(section));
+            if !is_usual && !is_asked(&[section]) {
                 continue;
             }
             let mut lines = own_lines(&self.door, section);
@@ -62,19 +79,72 @@ fn own_lines(door: &Door, section: &str) -> Vec<(String, String)> {
         ],
         "clients" => vec![
             line("connected_clients", door.clients.count().to_string()),
-            line("maxclients", door.config.clients_max.to_string()),
+            line("maxclients", door.settings.clients_max().to_string()),
         ],
-        "stats" => vec![
-            line(
-                "total_connections_received",
-                door.clients.accepted().to_string(),
-            ),
-            line("total_commands_processed", door.commands().to_string()),
-            line("rejected_connections", door.clients.refused().to_string()),
+        "memory" => vec![
+            line("maxmemory", "0".into()),
+            line("maxmemory_policy", "noeviction".into()),
         ],
+        // A write is synced on a majority before it is answered; a node that answers has loaded.
+        "persistence" => vec![line("loading", "0".into()), line("aof_enabled", "1".into())],
+        "stats" => {
+            let (since, figures) = (door.since.lock(), door.metrics.figures());
+            let bytes_in = figures.bytes_in - since.figures.bytes_in;
+            let bytes_out = figures.bytes_out - since.figures.bytes_out;
+            let errors = errors(&figures, &since.figures).map(|(_, count)| count);
+            [
+                (
+                    "total_connections_received",
+                    door.clients.accepted() - since.accepted,
+                ),
+                ("total_commands_processed", door.commands() - since.commands),
+                ("total_net_input_bytes", bytes_in),
+                ("total_net_output_bytes", bytes_out),
+                (
+                    "rejected_connections",
+                    door.clients.refused() - since.refused,
+                ),
+                ("total_error_replies", errors.sum()),
+            ]
+            .map(|(name, count)| line(name, count.to_string()))
+            .into()
+        }
+        // Only how often: a command's time is spent on several stores, for many commands at once.
+        "commandstats" => {
+            let (since, figures) = (door.since.lock(), door.metrics.figures());
+            let before = |name: &str| {
+                let found = since.figures.requests.iter().find(|(n, _)| *n == name);
+                found.map_or(0, |(_, count)| *count)
+            };
+            let calls = figures.requests.iter();
+            calls
+                .map(|(name, count)| (name, count - before(name)))
+                .filter(|(name, count)| *count > 0 && **name != OTHER)
+                .map(|(name, count)| line(&format!("cmdstat_{name}"), format!("calls={count}")))
+                .collect()
+        }
+        "errorstats" => {
+            let (since, figures) = (door.since.lock(), door.metrics.figures());
+            errors(&figures, &since.figures)
+                .filter(|(_, count)| *count > 0)
+                .map(|(kind, count)| line(&format!("errorstat_{kind}"), format!("count={count}")))
+                .collect()
+        }
         // Any node answers as a master does: it takes writes, and reads are linearizable.
         "replication" => vec![line("role", "master".into())],
-        "cluster" => vec![line("cluster_enabled", "0".into())],
+        // CLUSTER is answered in full. `redis_mode` says what a client may do that does not ask
+        // for it: use any node, and all databases.
+        "cluster" => vec![line("cluster_enabled", "1".into())],
         _ => Vec::new(),
     }
+}
+
+/// Error replies by kind since `since`.
+fn errors<'a>(
+    figures: &'a DoorFigures,
+    since: &'a DoorFigures,
+) -> impl Iterator<Item = (&'static str, u64)> + 'a {
+    let before = |i: usize| since.errors.get(i).map_or(0, |(_, count)| *count);
+    let all = figures.errors.iter().enumerate();
+    all.map(move |(i, (kind, count))| (*kind, count - before(i)))
 }

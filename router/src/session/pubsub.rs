@@ -23,7 +23,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Tokens of questions to other nodes; those of calls count from 1 and never get there.
-const TOKEN: u64 = 1 << 63;
+const TOKEN: u64 = 1 << 62;
 /// Messages are moved to the buffer of replies until it holds this much.
 const MOVED_BYTES: usize = 256 << 10;
 /// Commands with subcommands, which Redis names both when it refuses them.

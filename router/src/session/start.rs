@@ -24,6 +24,7 @@ pub(super) enum Begun {
     Gather(Box<Gather>),
     Walk(Box<Walk>),
     Others(Box<Asking>),
+    Errand,
     Blocked,
 }
 
@@ -48,6 +49,9 @@ impl Session {
             return self.begin_pubsub(number, spec, args, now_ms, stores);
         }
         let Context { db, protocol, .. } = context;
+        if spec.route == spec::Route::Node {
+            return self.begin_for_node(number, spec, args, context, stores);
+        }
         if spec.route == spec::Route::Keyspace {
             if !self.calls.is_idle() {
                 return Begun::Blocked;
@@ -83,6 +87,9 @@ impl Session {
         };
         let redis = EvaluatorId::REDIS;
         let read_only = spec.is_readonly();
+        if !read_only {
+            self.last_write = Some(first_key.clone());
+        }
         let (groups, merge) = match placed {
             Placed::One(route) => {
                 if !self.calls.admits(route.as_deref()) {
@@ -108,8 +115,8 @@ impl Session {
         {
             return Begun::Blocked;
         }
-        let args = std::mem::take(args);
-        let mut gather = Gather::new(merge, spec, db, protocol, args, record_keys);
+        let typed = std::mem::take(args);
+        let mut gather = Gather::new(merge, spec, db, protocol, typed, record_keys);
         let parts: Vec<_> = groups
             .into_iter()
             .map(|(route, of)| (route, gather.add(of)))
@@ -122,6 +129,8 @@ impl Session {
             let call = Call::new(id, key, redis, read_only, command, deadline_ms);
             if let Some(reply) = self.calls.start(call, route, now_ms, stores) {
                 if let Some(reply) = gather.answer(part, reply) {
+                    // Whoever asks later what was slow needs them.
+                    args.extend_from_slice(gather.args());
                     return Begun::Reply(reply);
                 }
             }
@@ -216,6 +225,7 @@ impl Session {
             | State::Waiting { .. }
             | State::Answered { .. }
             | State::Others(_)
+            | State::Errand
             | State::Done(_) => {}
         }
     }
@@ -254,7 +264,10 @@ fn merge_of(spec: &Spec) -> Option<Merge> {
         spec::Route::FanOutSum => Some(Merge::Sum),
         spec::Route::Lcs => Some(Merge::Lcs),
         spec::Route::FanOutRecords => Some(Merge::Records),
-        spec::Route::SingleRange | spec::Route::Connection | spec::Route::Keyspace => None,
+        spec::Route::SingleRange
+        | spec::Route::Connection
+        | spec::Route::Node
+        | spec::Route::Keyspace => None,
     }
 }
 

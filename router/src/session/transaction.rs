@@ -92,13 +92,6 @@ impl Session {
             return None;
         }
         let refusal = match found {
-            // What the table does not have, and the door answers.
-            None if [&b"config"[..], b"cluster"]
-                .iter()
-                .any(|name| args[0].eq_ignore_ascii_case(name)) =>
-            {
-                None
-            }
             None => Some(CommandError::unknown_command(args).to_reply()),
             Some(spec) if !spec.accepts(args.len()) => {
                 Some(CommandError::Arity(spec.name.to_owned()).to_reply())
@@ -284,7 +277,7 @@ impl Session {
             let reply = match spec::lookup(&args[0]) {
                 Some(spec) if spec.name == "unwatch" => reply::ok(),
                 Some(spec) => self.connection_command(spec, args, now_ms),
-                None => self.beside_the_table(args),
+                None => CommandError::unknown_command(args).to_reply(),
             };
             whole.raw(&reply);
         }
@@ -308,10 +301,10 @@ fn refusal(spec: &Spec, args: &[Bytes]) -> Option<Bytes> {
         "hello" => Some(not_allowed()),
         "client" if args.get(1).is_some_and(replies) => Some(not_allowed()),
         _ if spec.flags.contains(Flags::NO_MULTI) => Some(not_allowed()),
-        // Its subscribers are not part of what is all or nothing.
-        name if spec.group == Group::PubSub => Some(reply::error(&format!(
-            "ERR '{name}' can't be part of a transaction"
-        ))),
+        // Other nodes are not part of what is all or nothing.
+        name if spec.group == Group::PubSub || spec.route == Route::Node => Some(reply::error(
+            &format!("ERR '{name}' can't be part of a transaction"),
+        )),
         name if spec.route == Route::Keyspace => Some(reply::error(&format!(
             "ERR '{name}' walks all ranges, and can't be part of a transaction"
         ))),

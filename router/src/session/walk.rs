@@ -13,11 +13,14 @@ use crate::reply as parse;
 use bytes::{Bytes, BytesMut};
 use rangekv_model::redis::codec::{encode_command, Protocol};
 use rangekv_model::redis::error::CommandError;
+use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::Spec;
-use rangekv_model::redis::{keys, number, paging, reply};
+use rangekv_model::redis::{keys, number, paging};
 
 /// Records that one page visits at most: bounds how long a worker is kept.
 const PAGE_RECORDS: u32 = 2_000;
+/// As [`PAGE_RECORDS`], for walks through one slot, of which most are small.
+const SLOT_PAGE_RECORDS: u32 = 500;
 
 /// A walk in progress.
 #[derive(Debug)]
@@ -26,6 +29,8 @@ pub(super) struct Walk {
     protocol: Protocol,
     /// Where the next page begins: a record key, or the start of a range.
     at: Bytes,
+    /// Where it is over.
+    end: Bytes,
     kind: Kind,
 }
 
@@ -49,6 +54,15 @@ enum Kind {
         wrapped: bool,
     },
     Scan(Scan),
+    /// The keys of one slot, or how many.
+    Slot {
+        slot: u16,
+        wanted: usize,
+        /// Whether they are only counted.
+        counts: bool,
+        count: usize,
+        found: Vec<Bytes>,
+    },
 }
 
 /// What follows a page.
@@ -119,8 +133,40 @@ impl Walk {
             db,
             protocol,
             at,
+            end: keys::slot_start(keys::SLOTS),
             kind,
         })
+    }
+
+    /// `CLUSTER COUNTKEYSINSLOT slot`, or `CLUSTER GETKEYSINSLOT slot wanted`.
+    pub fn slot(slot: u16, wanted: Option<usize>, db: u8, protocol: Protocol) -> Self {
+        let kind = Kind::Slot {
+            slot,
+            wanted: wanted.unwrap_or(usize::MAX),
+            counts: wanted.is_none(),
+            count: 0,
+            found: Vec::new(),
+        };
+        Walk {
+            db,
+            protocol,
+            at: keys::database_start(slot, db),
+            end: keys::database_start(slot, db + 1),
+            kind,
+        }
+    }
+
+    /// The command's name.
+    pub fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Count { .. } => "DBSIZE",
+            Kind::Keys { .. } => "KEYS",
+            Kind::Flush { all: false, .. } => "FLUSHDB",
+            Kind::Flush { all: true, .. } => "FLUSHALL",
+            Kind::Random { .. } => "RANDOMKEY",
+            Kind::Scan(_) => "SCAN",
+            Kind::Slot { .. } => "CLUSTER",
+        }
     }
 
     /// Where the next page begins: it is asked of the range that holds this key.
@@ -163,6 +209,18 @@ impl Walk {
                     word(b"ALL"),
                 ]
             }
+            Kind::Slot { wanted, .. } => vec![
+                word(paging::KEYS),
+                start,
+                // What lies behind the slot is read for nothing.
+                number(
+                    SLOT_PAGE_RECORDS
+                        .min(u32::try_from(*wanted).unwrap_or(u32::MAX))
+                        .max(1),
+                ),
+                Bytes::new(),
+                Bytes::new(),
+            ],
             // An empty start lets the range choose by its own seed.
             Kind::Random { .. } => vec![word(paging::RANDOM), Bytes::new()],
             Kind::Scan(scan) => vec![
@@ -194,7 +252,7 @@ impl Walk {
             if parse::bulk(page)?.is_some() {
                 return Some(Step::Reply(page.clone()));
             }
-            let next = next_start(&Bytes::new(), range_end);
+            let next = next_start(&Bytes::new(), range_end, &self.end);
             if *wrapped && next.as_ref().is_none_or(|next| *next > *origin) {
                 return Some(Step::Reply(reply::nil(self.protocol)));
             }
@@ -206,7 +264,7 @@ impl Walk {
         let [next, found] = &parts[..] else {
             return None;
         };
-        let next = next_start(&parse::bulk(next)??, range_end);
+        let mut next = next_start(&parse::bulk(next)??, range_end, &self.end);
         match &mut self.kind {
             Kind::Count { keys } => *keys += parse::int(found)?,
             Kind::Flush { began, .. } => {
@@ -240,6 +298,28 @@ impl Walk {
                 self.at = at;
                 return Some(Step::Again);
             }
+            Kind::Slot {
+                slot,
+                wanted,
+                counts,
+                count,
+                found: taken,
+            } => {
+                for element in parse::array(found)? {
+                    let user_key = parse::bulk(&element)??;
+                    if keys::slot(&user_key) != *slot {
+                        next = None;
+                        break;
+                    }
+                    *count += 1;
+                    if !*counts && taken.len() < *wanted {
+                        taken.push(user_key);
+                    }
+                }
+                if *count >= *wanted {
+                    next = None;
+                }
+            }
             Kind::Random { .. } => return None,
         }
         if let Some(next) = next {
@@ -255,15 +335,28 @@ impl Walk {
                 whole.freeze()
             }
             Kind::Flush { .. } => reply::ok(),
+            Kind::Slot {
+                counts: true,
+                count,
+                ..
+            } => reply::int(*count as i64),
+            Kind::Slot { found, .. } => {
+                let mut reply = Reply::new(self.protocol);
+                reply.array(found.len());
+                for key in found.iter() {
+                    reply.bulk(key);
+                }
+                reply.finish()
+            }
             Kind::Random { .. } | Kind::Scan(_) => return None,
         }))
     }
 }
 
 /// Where a walk goes on after a page: within the range, at its end, or not at all.
-fn next_start(next: &Bytes, range_end: &Bytes) -> Option<Bytes> {
+fn next_start(next: &Bytes, range_end: &Bytes, end: &Bytes) -> Option<Bytes> {
     let at = if next.is_empty() { range_end } else { next };
-    (!at.is_empty() && *at < keys::slot_start(keys::SLOTS)).then(|| at.clone())
+    (!at.is_empty() && at < end).then(|| at.clone())
 }
 
 /// A number among a command's arguments, as Redis reads it.

@@ -9,7 +9,7 @@ import subprocess
 from drill import Drill as Base
 from drill import Skip, apart
 from lab import DEPLOY, run
-from typed import grpc, redis, settle, type_, until
+from typed import http, redis, settle, type_, until
 
 
 class Drill(Base):
@@ -99,8 +99,9 @@ class Drill(Base):
                      ["--user", "65532:65532", "--read-only", "--cap-drop", "ALL", "--tmpfs", "/run/rangekv:mode=1777"])
         hosts = list(hosts.values())
         settle(hosts, keys=4)
-        until("three replicas of each range", lambda: all(
-            len(route["replicas"]) == 3 for route in grpc(hosts[0], "Distribution/ListRoutes")["routes"]), 60)
+        until("three voters of each range", lambda: all(
+            [replica["role"] for replica in r["replicas"]] == ["voter"] * 3
+            for r in http(hosts[0], "/partitions")[1]["partitions"]), 60)
         for host in hosts:
             assert type_(f"curl -fsS http://{host.ip}:8080/ready")
         # The first one is like the others.

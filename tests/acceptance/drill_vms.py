@@ -85,6 +85,8 @@ class Drill(Base):
         assert first.running() and redis(first, "GET", "kept") == "over restarts"
 
     def test_E5_configuration_from_any_node(self):
+        typed = json.loads(type_(f"grpcurl -plaintext -d '{{}}' {self.hosts[2].grpc} RaftAdmin/GetConfiguration"))
+        assert {server["id"] for server in typed["servers"]} == {host.name for host in self.hosts}, typed
         expected = {"servers": [{"id": host.name, "address": host.grpc} for host in self.hosts]}
         for host in self.hosts:
             until("all members", lambda host=host: grpc(host, "RaftAdmin/GetConfiguration") == expected)

@@ -230,9 +230,10 @@ class Containers(Lab):
     def close(self):
         super().close()
         run("docker", "network", "rm", self.tag, check=False)
-        images = run("docker", "image", "ls", "-q", self.tag, check=False).split()
+        # By name: another run's image may be the very same one under another name.
+        images = run("docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", self.tag, check=False).split()
         if images:
-            run("docker", "image", "rm", "-f", *images, check=False)
+            run("docker", "image", "rm", *images, check=False)
 
 
 class NamespaceHost(Host):

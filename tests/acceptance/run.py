@@ -95,7 +95,12 @@ def run_drill(drill, lab, options, only, awaited):
     if only:
         last = max(n for n, (row, _) in enumerate(wanted) if row in only)
         wanted = [(row, method) for n, (row, method) in enumerate(wanted) if row in only or n <= last and not getattr(method, "apart", False)]
-    drill = drill(lab, options)
+    try:
+        drill = drill(lab, options)
+    except Exception:
+        print(f"FAILED   {drill.__module__}: no hosts for it\n{traceback.format_exc()}", flush=True)
+        yield from ((row, "FAILED") for row, _ in wanted)
+        return
     failures = 0
     try:
         for row, method in wanted:

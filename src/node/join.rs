@@ -1,12 +1,14 @@
 //! How a store comes to a running cluster: a new one asks for a seat, every one registers.
 
+use super::book::{AddressBook, StoreEntry};
 use super::calls::Calls;
 use super::dial::{dial, Backoff};
 use super::seat::Seat;
 use rangekv_proto::internal::placement_command::{Kind, RegisterStore};
-use rangekv_proto::internal::{Initialise, JoinReply, JoinRequest, StoreAddress};
+use rangekv_proto::internal::{Initialise, JoinReply, JoinRequest, StoreAddress, StoreRecord};
+use rangekv_proto::StoreId;
 use rangekv_router::retry::DoorError;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tonic::Status;
@@ -61,11 +63,15 @@ async fn ask(seat: &Seat, address: &str) -> Result<JoinReply, Status> {
 }
 
 /// The answer to a store that asks for a seat. Asking twice gives the same seat.
-pub async fn answer(calls: &Calls, request: JoinRequest) -> Result<JoinReply, Status> {
+pub async fn answer(
+    calls: &Calls,
+    book: &AddressBook,
+    request: JoinRequest,
+) -> Result<JoinReply, Status> {
     let identity = request
         .identity
         .ok_or_else(|| Status::invalid_argument("who asks?"))?;
-    let record = rangekv_proto::internal::StoreRecord {
+    let record = StoreRecord {
         store: 0,
         name: identity.name.clone(),
         incarnation: identity.incarnation,
@@ -97,11 +103,6 @@ pub async fn answer(calls: &Calls, request: JoinRequest) -> Result<JoinReply, St
             "the cluster is being made; its members are not registered yet",
         ));
     }
-    let address = |s: &rangekv_proto::internal::StoreRecord| StoreAddress {
-        store: s.store,
-        name: s.name.clone(),
-        grpc_address: s.grpc_address.clone(),
-    };
     Ok(JoinReply {
         leader_address: String::new(),
         error: String::new(),
@@ -111,9 +112,37 @@ pub async fn answer(calls: &Calls, request: JoinRequest) -> Result<JoinReply, St
             name: identity.name,
             incarnation: identity.incarnation,
             ranges: Vec::new(),
-            stores: state.stores.iter().map(address).collect(),
+            stores: addresses(&state.stores, book.all()),
         }),
     })
+}
+
+/// Where a new store finds the others: as they have registered, and, of those that have not yet
+/// in a cluster that has just begun, as this store knows them. One of these may lead range 1.
+fn addresses(
+    registered: &[StoreRecord],
+    known: BTreeMap<StoreId, StoreEntry>,
+) -> Vec<StoreAddress> {
+    let known = known.into_iter().filter(|(_, e)| !e.grpc.is_empty());
+    let mut all: BTreeMap<u64, StoreAddress> = known
+        .map(|(id, e)| {
+            let address = StoreAddress {
+                store: id.0,
+                name: e.name,
+                grpc_address: e.grpc,
+            };
+            (id.0, address)
+        })
+        .collect();
+    all.extend(registered.iter().map(|s| {
+        let address = StoreAddress {
+            store: s.store,
+            name: s.name.clone(),
+            grpc_address: s.grpc_address.clone(),
+        };
+        (s.store, address)
+    }));
+    all.into_values().collect()
 }
 
 /// Tells the placement driver that this store runs, and where. Returns when it is accepted;
@@ -141,5 +170,39 @@ pub async fn register(calls: &Calls, seat: &Seat) -> Result<(), String> {
             last_problem = Some(problem);
         }
         tokio::time::sleep(backoff.step()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_store_is_told_of_members_that_have_not_registered_yet() {
+        let registered = StoreRecord {
+            store: 1,
+            name: "n1".into(),
+            grpc_address: "new:1".into(),
+            ..StoreRecord::default()
+        };
+        let known = |id, name: &str, grpc: &str| {
+            let entry = StoreEntry {
+                name: name.into(),
+                grpc: grpc.into(),
+                ..StoreEntry::default()
+            };
+            (StoreId(id), entry)
+        };
+        let book = [
+            known(1, "n1", "old:1"),
+            known(2, "n2", "b:1"),
+            known(3, "n3", ""),
+        ];
+        let told = addresses(&[registered], book.into_iter().collect());
+        let told: Vec<_> = told
+            .iter()
+            .map(|a| (a.store, &a.name[..], &a.grpc_address[..]))
+            .collect();
+        assert_eq!(told, [(1, "n1", "new:1"), (2, "n2", "b:1")]);
     }
 }

@@ -144,8 +144,8 @@ impl Internal for Service {
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
-        let calls = &self.here.running()?.calls;
-        let reply = join::answer(calls, request.into_inner()).await?;
+        let running = self.here.running()?;
+        let reply = join::answer(&running.calls, &running.book, request.into_inner()).await?;
         Ok(Response::new(reply))
     }
 

@@ -26,9 +26,14 @@ pub(super) async fn order(
             if let Some(busy) = leader.operators().find(by_hand) {
                 return Ok(info(busy));
             }
+            // A leader that has just taken over will know more soon.
+            let failure = match leader.is_ready(state) {
+                true => Failure::Refused,
+                false => Failure::Unavailable,
+            };
             let id = leader
                 .submit(now_ms(), state, operator(range, change))
-                .map_err(Failure::Refused)?;
+                .map_err(failure)?;
             let begun = found(leader, id);
             begun.ok_or_else(|| Failure::Unknown(format!("operator {id} is not known")))
         })

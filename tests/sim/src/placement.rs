@@ -47,13 +47,14 @@ const CALL_TIME_MAX: Time = 5 * SEC;
 /// Names a call of the store itself where a connection's number stands.
 pub(crate) const NO_CONNECTION: usize = usize::MAX;
 /// What this cluster is set to: as quick as the settings allow.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 7] = [
     ("heartbeat-interval", "300"),
     ("leader-transfer-cooldown", "1000"),
     ("max-store-down-time", "4000"),
     ("replication-factor", "3"),
     ("store-silent-after", "1500"),
     ("placement-replicas", "3"),
+    ("range-merge-after", "1000"),
 ];
 
 /// What a call is for.
@@ -138,9 +139,14 @@ impl Cluster {
         self.has(Class::Placement)
     }
 
-    /// Sets the cluster up; called once.
+    /// Sets the cluster up. Where the other hand merges, the placement driver does so, too, as long
+    /// as there is trouble: one pair after another would keep a cluster from coming to rest for long.
     pub(crate) fn begin_placement(&mut self) {
-        for (name, value) in SETTINGS {
+        let merges = match self.has(Class::Merge) && !self.healed {
+            true => "on",
+            false => "off",
+        };
+        for (name, value) in SETTINGS.into_iter().chain([("range-merge", merges)]) {
             let (name, value) = (name.to_string(), value.to_string());
             self.administrate(Kind::SetConfig(SetConfig { name, value }));
         }

@@ -124,25 +124,21 @@ mod tests {
             let name = Bytes::copy_from_slice(name.as_bytes());
             let reply = keyspace.run_args(&arguments(&name, std::iter::once(key)));
             let mut rest = &reply[..];
-            let mut line = |kind: u8| -> usize {
-                let end = rest.iter().position(|b| *b == b'\n').unwrap();
-                assert_eq!(rest[0], kind);
-                let text = std::str::from_utf8(&rest[1..end - 1]).unwrap();
-                let number = text.parse().unwrap();
-                rest = &rest[end + 1..];
-                number
-            };
-            let count = line(b'*');
-            drop(line);
             let mut bulks = Vec::new();
-            for _ in 0..count {
-                let end = rest.iter().position(|b| *b == b'\n').unwrap();
-                let length: usize = std::str::from_utf8(&rest[1..end - 1])
-                    .unwrap()
-                    .parse()
-                    .unwrap();
-                bulks.push(Bytes::copy_from_slice(&rest[end + 1..end + 1 + length]));
-                rest = &rest[end + 3 + length..];
+            while let Some(end) = rest.iter().position(|b| *b == b'\n') {
+                let number = std::str::from_utf8(&rest[1..end - 1]).unwrap();
+                let number: usize = number.parse().unwrap();
+                rest = match rest[0] {
+                    b'$' => {
+                        let (bulk, after) = rest[end + 1..].split_at(number);
+                        bulks.push(Bytes::copy_from_slice(bulk));
+                        &after[2..]
+                    }
+                    kind => {
+                        assert_eq!(kind, b'*');
+                        &rest[end + 1..]
+                    }
+                };
             }
             all.extend(
                 bulks

@@ -239,14 +239,11 @@ fn compare(
             ));
         }
         if who == 0 {
-            match &ours[..] {
-                b"+QUEUED\r\n" => queued.push(command),
-                _ if is(b"MULTI") || is(b"EXEC") || is(b"DISCARD") || is(b"RESET") => {
-                    if !(is(b"MULTI") && ours.starts_with(b"-")) {
-                        queued.clear();
-                    }
-                }
-                _ => {}
+            let ends = ["EXEC", "DISCARD", "RESET"];
+            if ours[..] == b"+QUEUED\r\n"[..] {
+                queued.push(command);
+            } else if ends.iter().any(|name| is(name.as_bytes())) {
+                queued.clear();
             }
         }
     }

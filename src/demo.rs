@@ -36,6 +36,9 @@ struct Ports {
     /// As `http`.
     #[serde(default)]
     dynamo: u16,
+    /// As `http`.
+    #[serde(default)]
+    kv_http: u16,
 }
 
 struct Store {
@@ -168,16 +171,19 @@ fn choose_ports(args: &DemoArgs, dir: &Path) -> anyhow::Result<Vec<Ports>> {
     let grpc = choose(args.grpc_port, "gRPC", "--grpc-port")?;
     let http = choose(args.http_port, "HTTP", "--http-port")?;
     let dynamo = choose(args.dynamo_port, "DynamoDB", "--dynamo-port")?;
+    let kv_http = choose(args.kv_http_port, "KV", "--kv-http-port")?;
     let ports: Vec<Ports> = redis
         .into_iter()
         .zip(grpc)
         .zip(http)
         .zip(dynamo)
-        .map(|(((redis, grpc), http), dynamo)| Ports {
+        .zip(kv_http)
+        .map(|((((redis, grpc), http), dynamo), kv_http)| Ports {
             redis,
             grpc,
             http,
             dynamo,
+            kv_http,
         })
         .collect();
     fs::write(&file, serde_json::to_vec(&ports)?)
@@ -203,6 +209,7 @@ fn start_store(
         .args(["--redis-address", &format!("127.0.0.1:{}", ports.redis)])
         .args(["--http-address", &format!("127.0.0.1:{}", ports.http)])
         .args(["--dynamo-address", &format!("127.0.0.1:{}", ports.dynamo)])
+        .args(["--kv-http-address", &format!("127.0.0.1:{}", ports.kv_http)])
         .arg("--data-dir")
         .arg(dir.join(&name))
         .args(["--bootstrap-members", members])
@@ -279,6 +286,7 @@ fn print_endpoints(dir: &Path, stores: &[Store], elapsed: Duration) {
             grpc,
             http,
             dynamo,
+            ..
         } = store.ports;
         let dynamo = match dynamo {
             0 => "see its log".to_owned(),
@@ -300,6 +308,12 @@ fn print_endpoints(dir: &Path, stores: &[Store], elapsed: Duration) {
     println!("\nWrite through one store, read through another:");
     println!("  redis-cli -p {} SET greeting hello", first.ports.redis);
     println!("  redis-cli -p {} GET greeting", last.ports.redis);
+    if last.ports.kv_http != 0 {
+        println!(
+            "  curl 'http://127.0.0.1:{}/kv/get?key=greeting'",
+            last.ports.kv_http
+        );
+    }
     println!("See who leads what:");
     println!(
         "  rangekv ctl status --endpoints 127.0.0.1:{}",

@@ -16,6 +16,7 @@ mod dynamo;
 mod errands;
 mod grpc;
 mod http;
+mod kv;
 mod node;
 
 use cli::{Cli, Command};

@@ -85,6 +85,11 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 8000)]
     pub dynamo_port: u16,
 
+    /// Port for keys and values over HTTP of the first store; the others follow. 0: the system
+    /// chooses them all.
+    #[arg(long, default_value_t = 9080)]
+    pub kv_http_port: u16,
+
     /// Data ranges to begin with [default: by the number of stores].
     #[arg(long, value_parser = start::ranges_parser())]
     pub initial_ranges: Option<u64>,

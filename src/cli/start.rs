@@ -19,13 +19,14 @@ const GRPC_PORT: u16 = 50051;
 const REDIS_PORT: u16 = 6379;
 const HTTP_PORT: u16 = 8080;
 const DYNAMO_PORT: u16 = 8000;
+const KV_HTTP_PORT: u16 = 9080;
 /// Redis Cluster slots: as many data ranges as a bootstrap can cut.
 const RANGES_MAX: u64 = 16_384;
 
 /// Runs a store; without flags, a cluster of one in ./rangekv-data.
 ///
 /// The environment variables are read where the flag is absent. The flags may also be spelled
-/// --redisAddress, --dynamoAddress, --raftId, --raftDataDir, --raftRedisMap,
+/// --redisAddress, --dynamoAddress, --kvHttpAddress, --raftId, --raftDataDir, --raftRedisMap,
 /// --raftBootstrapMembers and --raftBootstrap.
 #[derive(Args, Debug, Clone, Default)]
 pub struct StartArgs {
@@ -64,6 +65,11 @@ pub struct StartArgs {
     /// another process has that].
     #[arg(long, alias = "dynamoAddress", value_name = "HOST:PORT")]
     pub dynamo_address: Option<String>,
+
+    /// Address for keys and values over HTTP (/kv/get and so on) [default: port 9080 of
+    /// --address's host, and nowhere if another process has that].
+    #[arg(long, alias = "kvHttpAddress", value_name = "HOST:PORT")]
+    pub kv_http_address: Option<String>,
 
     /// Address of the status page, the JSON API and the metrics [default: port 8080 of
     /// --address's host, and nowhere if another process has that].
@@ -204,6 +210,13 @@ impl StartArgs {
                 port: DYNAMO_PORT,
             },
         };
+        let kv_http = match given(&self.kv_http_address) {
+            Some(text) => address::listen("--kv-http-address", text)?,
+            None => Address {
+                host: grpc.host.clone(),
+                port: KV_HTTP_PORT,
+            },
+        };
         let advertised = self.advertised(&grpc)?;
         let redis_map = self.redis_map()?;
         let members = self.members()?;
@@ -302,6 +315,11 @@ impl StartArgs {
             advertise: (dynamo.is_any() && !advertised.is_any()).then(|| advertised.host.clone()),
         };
         options.dynamo_asked_for = given(&self.dynamo_address).is_some();
+        options.kv_http = Listen {
+            bind: kv_http.to_string(),
+            advertise: (kv_http.is_any() && !advertised.is_any()).then(|| advertised.host.clone()),
+        };
+        options.kv_http_asked_for = given(&self.kv_http_address).is_some();
         options.data_ranges = self.initial_ranges.map(|ranges| ranges as usize);
         Ok(Start {
             options,

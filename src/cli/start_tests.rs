@@ -44,6 +44,8 @@ fn no_flags_make_a_cluster_of_one() {
     assert_eq!(options.redis.bind, "127.0.0.1:6379");
     assert_eq!(options.http.bind, "127.0.0.1:8080");
     assert!(!options.http_asked_for);
+    assert_eq!(options.kv_http.bind, "127.0.0.1:9080");
+    assert!(!options.kv_http_asked_for);
     assert_eq!(options.name, None);
 }
 

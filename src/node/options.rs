@@ -30,6 +30,10 @@ pub struct Options {
     pub dynamo: Listen,
     /// Somebody asked for that very address: without it the process can't start.
     pub dynamo_asked_for: bool,
+    /// Keys and values over HTTP.
+    pub kv_http: Listen,
+    /// Somebody asked for that very address: without it the process can't start.
+    pub kv_http_asked_for: bool,
     /// Data ranges that a bootstrap makes; `None` = by the number of members.
     pub data_ranges: Option<usize>,
     /// Threads for Redis connections; `None` = as many as there are cores.
@@ -69,6 +73,11 @@ impl Default for Options {
                 advertise: None,
             },
             dynamo_asked_for: false,
+            kv_http: Listen {
+                bind: "127.0.0.1:9080".into(),
+                advertise: None,
+            },
+            kv_http_asked_for: false,
             data_ranges: None,
             redis_threads: None,
             stuck_max: Duration::from_secs(20),

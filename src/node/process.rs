@@ -23,6 +23,7 @@ use super::watchdog::Pulse;
 use crate::dynamo;
 use crate::http;
 use crate::http::site::Site;
+use crate::kv;
 use anyhow::Context;
 use rangekv_router::server;
 use rangekv_router::session::{self, Door};
@@ -30,6 +31,7 @@ use rangekv_store::event::Event;
 use rangekv_store::worker::Worker;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -78,6 +80,12 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let dynamo = dynamo_listener
         .as_ref()
         .map(|l| advertised(l, &options.dynamo, remote));
+    let kv_listener = kv::bind(&options.kv_http, options.kv_http_asked_for).await?;
+    // Nobody is told of this address but who starts the store.
+    let kv_address = kv_listener.as_ref().and_then(|l| {
+        let told = advertised(l, &options.kv_http, remote).ok();
+        told.or_else(|| Some(l.local_addr().ok()?.to_string()))
+    });
     let addresses = Addresses {
         grpc: advertised(&grpc_listener, &options.grpc, remote)?,
         redis: advertised(&redis_listener, &options.redis, remote)?,
@@ -108,8 +116,15 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         background.spawn(http::door::serve(listener, site.clone()));
     }
 
-    let mut dynamo_door =
-        dynamo_listener.map(|listener| DynamoDoor::open(listener, &seat, &running, &site));
+    let mut dynamo_door = dynamo_listener.map(|listener| {
+        let (seat, node) = (seat.clone(), running.clone());
+        let counters = site.dynamo.clone();
+        HttpDoor::open(|closing| dynamo::run(listener, seat, node, counters, closing))
+    });
+    let mut kv_door = kv_listener.map(|listener| {
+        let (seat, node) = (seat.clone(), running.clone());
+        HttpDoor::open(|closing| kv::run(listener, seat, node, closing))
+    });
 
     tokio::pin!(shutdown);
     if seat.identity().is_none() {
@@ -141,13 +156,14 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let mut redis = RedisDoor::open(redis_listener, &node, &site, threads);
     background.spawn(forever(dynamo::chores(node.clone())));
     background.spawn(forever(sweep::run(node.clone())));
-    announce(&node);
+    announce(&node, kv_address.as_deref());
 
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         ended = background.join_next() => Err(failed(ended)),
         broken = &mut redis.closed => Err(broken_door(broken, "the Redis port")),
-        broken = DynamoDoor::ended(&mut dynamo_door) => Err(broken_door(broken, "the DynamoDB port")),
+        broken = HttpDoor::ended(&mut dynamo_door) => Err(broken_door(broken, "the DynamoDB port")),
+        broken = HttpDoor::ended(&mut kv_door) => Err(broken_door(broken, "the KV port")),
     };
     if outcome.is_ok() {
         site.stop();
@@ -155,8 +171,10 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         grpc::report(&health, ServingStatus::NotServing).await;
         let leave = async {
             drain(&node).await;
-            if let Some(door) = dynamo_door {
-                door.close().await?;
+            for (door, which) in [(dynamo_door, "the DynamoDB port"), (kv_door, "the KV port")] {
+                if let Some(door) = door {
+                    door.close(which).await?;
+                }
             }
             redis.close().await
         };
@@ -272,27 +290,26 @@ impl RedisDoor {
     }
 }
 
-/// DynamoDB's door, until told to close.
-struct DynamoDoor {
+/// A door that speaks HTTP, until told to close.
+struct HttpDoor {
     close: oneshot::Sender<()>,
     closed: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-impl DynamoDoor {
+/// Ends when a door is told to close.
+type Closing = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl HttpDoor {
     /// Until the store has its seat, every request is refused with an error that clients retry.
-    fn open(
-        listener: TcpListener,
-        seat: &Arc<Seat>,
-        node: &Arc<OnceLock<Arc<Running>>>,
-        site: &Site,
-    ) -> Self {
+    fn open<R>(run: impl FnOnce(Closing) -> R) -> Self
+    where
+        R: Future<Output = std::io::Result<()>> + Send + 'static,
+    {
         let (close, closing) = oneshot::channel();
-        let closing = async { drop(closing.await) };
-        let counters = site.dynamo.clone();
-        let run = dynamo::run(listener, seat.clone(), node.clone(), counters, closing);
-        DynamoDoor {
+        let closing: Closing = Box::pin(async { drop(closing.await) });
+        HttpDoor {
             close,
-            closed: tokio::spawn(run),
+            closed: tokio::spawn(run(closing)),
         }
     }
 
@@ -305,10 +322,10 @@ impl DynamoDoor {
     }
 
     /// Answers what was read. A connection that is idle, yet kept open, is not waited for.
-    async fn close(self) -> anyhow::Result<()> {
+    async fn close(self, which: &'static str) -> anyhow::Result<()> {
         drop(self.close);
         match tokio::time::timeout(DOOR_CLOSE_MAX, self.closed).await {
-            Ok(closed) => closed?.context("the DynamoDB port"),
+            Ok(closed) => closed?.context(which),
             Err(_) => Ok(()),
         }
     }
@@ -339,7 +356,7 @@ async fn end(node: &Arc<Running>, worker: JoinHandle<Worker>) -> anyhow::Result<
     Ok(())
 }
 
-fn announce(node: &Running) {
+fn announce(node: &Running, kv: Option<&str>) {
     let Addresses {
         grpc,
         redis,
@@ -364,5 +381,8 @@ fn announce(node: &Running) {
     }
     if !dynamo.is_empty() {
         println!("  dynamo http://{dynamo} (signatures are not verified)");
+    }
+    if let Some(kv) = kv {
+        println!("  kv     http://{kv}/kv/");
     }
 }

@@ -2,8 +2,8 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`placing`], [`steering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`power`], [`clocks`]; [`status`] is
-//! what is seen of it over HTTP. What
+//! [`placing`], [`steering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`kv`], [`power`], [`clocks`]; [`status`]
+//! is what is seen of it over HTTP. What
 //! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
 //! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
 //! looks for reads that are too old.
@@ -29,6 +29,8 @@ mod grpc;
 mod dynamo;
 
 mod pubsub;
+
+mod kv;
 
 mod redis;
 

@@ -214,6 +214,8 @@ fn a_demo_serves_until_interrupted() {
             "0",
             "--dynamo-port",
             "0",
+            "--kv-http-port",
+            "0",
         ])
         .arg("--data-dir")
         .arg(turn.root().join("demo"));

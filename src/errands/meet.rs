@@ -70,7 +70,7 @@ pub(super) async fn meet(
         identity: Some(identity),
     };
     let unavailable = |status: tonic::Status| Failure::Unavailable(status.message().into());
-    let seat = join::answer(&node.calls, request).await;
+    let seat = join::answer(&node.calls, &node.book, request).await;
     let seat = seat.map_err(unavailable)?;
     if !seat.error.is_empty() {
         return Err(Failure::Refused(seat.error));

@@ -77,7 +77,7 @@ def settle(hosts, keys=32):
     """Waits until each host writes and reads keys of every range."""
     for host in hosts:
         for n in range(keys):
-            until(f"{host} serves", lambda n=n: redis(host, "SET", f"settle:{n}", host.name) == "OK")
+            until(f"{host} serves", lambda n=n: redis(host, "SET", f"settle:{n}", host.name) == "OK", 90)
 
 
 def http(host, path, port=8080):

@@ -28,7 +28,7 @@ def until(what, attempt):
                 return found
             last = found
         except Exception as error:
-            last = error
+            last = f"{error!r} {error}"
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: {last!r}")
         time.sleep(0.05)

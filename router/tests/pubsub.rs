@@ -540,6 +540,12 @@ async fn who_reads_too_little_for_too_long_is_cut_off() {
         publisher.send(&[&publish]).await;
         publisher.until_marker().await;
     }
+    // It does not begin to read before its time is over.
+    let patience = tokio::time::Instant::now() + Duration::from_secs(20);
+    while node.hub.figures().cut_off == 0 {
+        assert!(tokio::time::Instant::now() < patience, "the limit holds");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     assert!(slow.is_ended().await);
     assert_eq!(node.hub.figures().cut_off, 1);
 }

@@ -3,7 +3,7 @@
 //! The replica decides; the worker that owns it ([`crate::worker`]) moves its messages, log
 //! writes and state writes. Files: [`evaluate`] (requests), [`reads`] (ReadIndex and lease),
 //! [`apply`] (committed entries), [`ready`] (raft's Ready, step by step), [`quiesce`] (groups
-//! without work), [`election`] (whose turn it is to campaign).
+//! without work), `election` (whose turn it is to campaign).
 //!
 //! Invariants:
 //! - applied ≤ committed ≤ last index; none of them goes back while the process lives;
@@ -480,7 +480,7 @@ impl Replica {
     }
 
     /// One raft tick. When a replica that has lost its leader campaigns, `draw` helps to decide
-    /// (see [`election`]); not while it has promised to begin no election.
+    /// (see `election`); not while it has promised to begin no election.
     pub fn tick(&mut self, now: Now, draw: &mut dyn FnMut() -> usize) {
         assert!(!self.quiesced, "range {}: quiesced, and ticked", self.range);
         self.awake_ticks += 1;

@@ -9,7 +9,7 @@
 //! What a quiesced follower's election clock would show is how long the *store* of its leader has
 //! been silent ([`crate::worker`] counts that, in ticks). So when that store falls silent for an
 //! election timeout, all followers of its leaders wake with expired clocks, and campaign in turn
-//! ([`super::election`]). A replica that was down keeps nobody awake; when its store is heard
+//! (`election`). A replica that was down keeps nobody awake; when its store is heard
 //! again, the leaders of its groups wake.
 //!
 //! Everything else that concerns the group wakes a replica: messages, requests, membership.

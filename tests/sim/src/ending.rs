@@ -31,8 +31,10 @@ impl Cluster {
         self.set_all_again();
         let healed_at = self.schedule.now();
         self.schedule.after(LOOK_EVERY, Event::Ending);
-        self.run_until(healed_at + CLIENTS_GO_ON)?;
-        // By now no older command is on its way that could undo this.
+        // Who is paused may hold an older command that undoes this.
+        let processes = self.nodes.iter().filter_map(|n| n.process.as_ref());
+        let awake_at = processes.map(|p| p.paused_until).max().unwrap_or(0);
+        self.run_until(healed_at.max(awake_at) + CLIENTS_GO_ON)?;
         self.set_all_again();
         self.clients_stopped = true;
         let deadline = healed_at + WELL_WITHIN;

@@ -120,7 +120,7 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "range-merge",
-        default: "off",
+        default: "on",
         kind: Kind::Word(ON_OFF),
         help: "whether small cold neighbours are merged",
     },

@@ -5,7 +5,7 @@
 //! has arrived, and cools down, when the next block begins.
 //!
 //! ```text
-//! config NAME=VALUE
+//! config NAME=VALUE      (range-merge is off until this says otherwise)
 //! store ID NAME [silent] [lost] [draining] [full]
 //! only SCHEDULER...      (shows what these say)
 //! range ID[-ID] on STORE... led-by STORE|nobody [moving-to STORE] [lagging STORE] [cooling]
@@ -60,6 +60,8 @@ fn scripts() {
 
 fn play(text: &str) -> String {
     let mut script = Script::default();
+    // Most scripts have few ranges, small and cold ones, and are about something else.
+    command(&mut script, "config range-merge=off");
     let mut blocks = Vec::new();
     for block in text.split("\n\n") {
         let input: Vec<&str> = block.lines().take_while(|line| *line != "---").collect();

@@ -18,6 +18,7 @@ mod grpc;
 mod http;
 mod kv;
 mod node;
+mod procfs;
 
 use cli::{Cli, Command};
 use std::process::ExitCode;

@@ -127,20 +127,20 @@ impl Op {
         }
     }
 
-    fn words(self) -> Vec<Word> {
+    fn words(self) -> &'static [Word] {
         use Word::{Collection, Element, Key, Number, Text, Value};
         match self {
-            Op::Set => vec![Text("SET"), Key, Value],
-            Op::Get => vec![Text("GET"), Key],
-            Op::Incr => vec![Text("INCR"), Key],
-            Op::Hset => vec![Text("HSET"), Collection, Element, Value],
-            Op::Hget => vec![Text("HGET"), Collection, Element],
-            Op::Sadd => vec![Text("SADD"), Collection, Element],
-            Op::Sismember => vec![Text("SISMEMBER"), Collection, Element],
-            Op::Zadd => vec![Text("ZADD"), Collection, Number, Element],
-            Op::Zscore => vec![Text("ZSCORE"), Collection, Element],
-            Op::Zrank => vec![Text("ZRANK"), Collection, Element],
-            Op::Zrange => vec![
+            Op::Set => &[Text("SET"), Key, Value],
+            Op::Get => &[Text("GET"), Key],
+            Op::Incr => &[Text("INCR"), Key],
+            Op::Hset => &[Text("HSET"), Collection, Element, Value],
+            Op::Hget => &[Text("HGET"), Collection, Element],
+            Op::Sadd => &[Text("SADD"), Collection, Element],
+            Op::Sismember => &[Text("SISMEMBER"), Collection, Element],
+            Op::Zadd => &[Text("ZADD"), Collection, Number, Element],
+            Op::Zscore => &[Text("ZSCORE"), Collection, Element],
+            Op::Zrank => &[Text("ZRANK"), Collection, Element],
+            Op::Zrange => &[
                 Text("ZRANGEBYSCORE"),
                 Collection,
                 Number,
@@ -149,9 +149,9 @@ impl Op {
                 Text("0"),
                 Text("10"),
             ],
-            Op::Lpush => vec![Text("LPUSH"), Collection, Value],
-            Op::Lrange => vec![Text("LRANGE"), Collection, Text("0"), Text("9")],
-            Op::Lindex => vec![Text("LINDEX"), Collection, Number],
+            Op::Lpush => &[Text("LPUSH"), Collection, Value],
+            Op::Lrange => &[Text("LRANGE"), Collection, Text("0"), Text("9")],
+            Op::Lindex => &[Text("LINDEX"), Collection, Number],
         }
     }
 
@@ -204,7 +204,7 @@ fn template(op: Op, key_prefix: &str, value_bytes: usize) -> Vec<Part> {
     let mut parts = Vec::new();
     for word in words {
         let (prefix, length, part) = match word {
-            Word::Text(text) => (text, text.len(), None),
+            Word::Text(text) => (*text, text.len(), None),
             Word::Key => (
                 key_prefix,
                 key_prefix.len() + KEY_DIGITS,

@@ -3,6 +3,7 @@
 
 use super::running::Running;
 use crate::errands::{self, Answer};
+use crate::procfs;
 use bytes::Bytes;
 use rangekv_proto::ReplySink;
 use rangekv_router::session::{ClusterView, Errand, Node, StoreView};
@@ -57,16 +58,16 @@ impl Node for NodeInfo {
                 line("rangekv_grpc", node.seat.addresses().grpc.clone());
             }
             "memory" => {
-                if let Some(bytes) = resident_bytes() {
+                if let Some(bytes) = procfs::memory().map(|m| m.resident_bytes) {
                     // There is no allocator's count: what the system has given is what is used.
                     line("used_memory", bytes.to_string());
                     line("used_memory_rss", bytes.to_string());
                 }
             }
             "cpu" => {
-                if let Some((user, system)) = cpu_seconds() {
-                    line("used_cpu_sys", format!("{system:.6}"));
-                    line("used_cpu_user", format!("{user:.6}"));
+                if let Some(stat) = procfs::stat() {
+                    line("used_cpu_sys", format!("{:.6}", stat.system_seconds));
+                    line("used_cpu_user", format!("{:.6}", stat.user_seconds));
                 }
             }
             "replication" => {
@@ -143,24 +144,6 @@ fn host_and_port(address: &str) -> Option<(String, u16)> {
     Some((host.to_owned(), port.parse().ok()?))
 }
 
-/// Processor time of this process, user and system; `None` if the system does not say.
-fn cpu_seconds() -> Option<(f64, f64)> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    // The second field, a name in parentheses, may contain anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace().skip(11);
-    let ticks = rustix::param::clock_ticks_per_second() as f64;
-    let mut seconds = || Some(fields.next()?.parse::<f64>().ok()? / ticks);
-    Some((seconds()?, seconds()?))
-}
-
-/// Resident memory of this process; `None` if the system does not say.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * rustix::param::page_size() as u64)
-}
-
 #[cfg(test)]
 mod tests {
     #[test]
@@ -172,15 +155,5 @@ mod tests {
         assert_eq!(parts("0.0.0.0:6379"), Some((String::new(), 6379)));
         assert_eq!(parts("[::]:6379"), Some((String::new(), 6379)));
         assert_eq!(parts(""), None);
-    }
-
-    #[test]
-    fn a_process_takes_time() {
-        assert!(super::cpu_seconds().is_some_and(|(user, system)| user + system >= 0.0));
-    }
-
-    #[test]
-    fn resident_memory_is_more_than_nothing() {
-        assert!(super::resident_bytes().is_some_and(|bytes| bytes > 1 << 20));
     }
 }

@@ -8,7 +8,7 @@
 //!   [`Config::others_ms`](super::Config::others_ms), with the subscribers of all nodes that did.
 //! - `PUBSUB` answers for the whole cluster in the same way.
 
-use super::connection::{arity, unknown_subcommand};
+use super::connection::{arity, help, unknown_subcommand};
 use super::start::Begun;
 use super::{Context, Session, State};
 use crate::pubsub::wire::{bulk, header};
@@ -487,14 +487,7 @@ fn introspection(args: &[Bytes], protocol: Protocol) -> Result<(Ask, Shape), Byt
             Ok((Ask::Subscribers { shard, channels }, shape))
         }
         (b"numpat", _) => Ok((Ask::Patterns, Shape::HowManyNames)),
-        _ => {
-            let mut reply = Reply::new(protocol);
-            reply.array(HELP.len());
-            for line in HELP {
-                reply.simple(line);
-            }
-            Err(reply.finish())
-        }
+        _ => Err(help(HELP, protocol)),
     }
 }
 

@@ -4,6 +4,7 @@
 //! tell is left out.
 
 use super::{Family, Kind, Unit, Value};
+use crate::procfs;
 use std::fs;
 use std::time::Duration;
 
@@ -16,9 +17,8 @@ pub fn families(uptime: Duration) -> Vec<Family> {
         "Time since the process started.",
     )
     .with(Value::Number(uptime.as_secs_f64()))];
-    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    if let Some(ticks) = cpu_ticks(&stat) {
-        let per_second = rustix::param::clock_ticks_per_second() as f64;
+    let stat = procfs::stat();
+    if let Some(stat) = stat {
         families.push(
             Family::new(
                 "process_cpu_seconds_total",
@@ -26,13 +26,10 @@ pub fn families(uptime: Duration) -> Vec<Family> {
                 Unit::Seconds,
                 "Processor time used, in user and system mode.",
             )
-            .with(Value::Number(ticks as f64 / per_second)),
+            .with(Value::Number(stat.user_seconds + stat.system_seconds)),
         );
     }
-    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let mut pages = statm.split_whitespace().map(str::parse::<u64>);
-    let page_bytes = rustix::param::page_size() as u64;
-    if let (Some(Ok(all)), Some(Ok(resident))) = (pages.next(), pages.next()) {
+    if let Some(memory) = procfs::memory() {
         families.push(
             Family::new(
                 "process_resident_memory_bytes",
@@ -40,7 +37,7 @@ pub fn families(uptime: Duration) -> Vec<Family> {
                 Unit::Bytes,
                 "Memory that is resident (RSS).",
             )
-            .with(Value::Whole(resident * page_bytes)),
+            .with(Value::Whole(memory.resident_bytes)),
         );
         families.push(
             Family::new(
@@ -49,7 +46,7 @@ pub fn families(uptime: Duration) -> Vec<Family> {
                 Unit::Bytes,
                 "Address space in use.",
             )
-            .with(Value::Whole(all * page_bytes)),
+            .with(Value::Whole(memory.virtual_bytes)),
         );
     }
     if let Ok(files) = fs::read_dir("/proc/self/fd") {
@@ -75,38 +72,18 @@ pub fn families(uptime: Duration) -> Vec<Family> {
             .with(Value::Whole(max)),
         );
     }
-    if let Some(threads) = field(&stat, 17) {
+    if let Some(stat) = stat {
         families.push(
             Family::new("process_threads", Kind::Gauge, Unit::Count, "Threads.")
-                .with(Value::Whole(threads)),
+                .with(Value::Whole(stat.threads)),
         );
     }
     families
 }
 
-/// utime and stime of `/proc/PID/stat`.
-fn cpu_ticks(stat: &str) -> Option<u64> {
-    Some(field(stat, 11)? + field(stat, 12)?)
-}
-
-/// A field of `/proc/PID/stat` behind the name, which stands in brackets and may hold anything;
-/// 0 = the state.
-fn field(stat: &str, number: usize) -> Option<u64> {
-    let fields = stat.rsplit_once(')')?.1;
-    fields.split_whitespace().nth(number)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn fields_behind_any_name() {
-        let stat = "17 (a) b (c) S 1 17 17 0 -1 4194560 900 0 2 0 31 12 0 0 20 0 9 0 1234 5 6";
-        assert_eq!(cpu_ticks(stat), Some(43));
-        assert_eq!(field(stat, 17), Some(9));
-        assert_eq!(cpu_ticks(""), None);
-    }
 
     #[test]
     fn this_process_has_figures() {

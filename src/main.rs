@@ -20,7 +20,8 @@ mod kv;
 mod node;
 mod procfs;
 
-use cli::{Cli, Command};
+use cli::start::Start;
+use cli::{Cli, Command, Invalid};
 use std::process::ExitCode;
 
 /// The load generator and the servers' doors allocate many small buffers on several threads.
@@ -29,16 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     match Cli::from_process().command {
-        Command::Start(args) => match args.plan() {
-            Ok(start) => match start.settle() {
-                Ok(()) => node::start(start.options, start.log_format),
-                Err(why) => {
-                    eprintln!("rangekv: {why}");
-                    ExitCode::FAILURE
-                }
-            },
-            Err(invalid) => invalid.exit(),
-        },
+        Command::Start(args) => start(args.plan()),
+        Command::Pd(args) => start(args.plan()),
         Command::Demo(args) => demo::demo(&args),
         Command::Ctl(args) => ctl::ctl(&args),
         Command::Probe(args) => ctl::probe(&args),
@@ -53,6 +46,21 @@ fn main() -> ExitCode {
         Command::Version => {
             println!("rangekv {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Runs a node, if its command line makes sense.
+fn start(plan: Result<Start, Invalid>) -> ExitCode {
+    let start = match plan {
+        Ok(start) => start,
+        Err(invalid) => return invalid.exit(),
+    };
+    match start.settle() {
+        Ok(()) => node::start(start.options, start.log_format),
+        Err(why) => {
+            eprintln!("rangekv: {why}");
+            ExitCode::FAILURE
         }
     }
 }

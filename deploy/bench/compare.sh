@@ -2,7 +2,7 @@
 # Measures RangeKV beside etcd and Redis on this machine, with the same load generator.
 #
 #   deploy/bench/compare.sh [--rounds 3] [--seconds 5] [--systems etcd,redis,rangekv3,rangekv1]
-#                           [--ranges N] [--out DIR]
+#                           [--ranges N] [--sync-ms MS] [--out DIR]
 #
 # Systems, each with fsync on and all on 127.0.0.1:
 #   etcd      3 members. Clients talk to the leader alone over 3 connections, because that is
@@ -11,6 +11,8 @@
 #   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads.
 #   rangekv1  1 store.
 # --ranges: data ranges that RangeKV begins with, instead of its own choice.
+# --sync-ms: every fsync and fdatasync of every system begins so much later (slowsync.py): what
+#            the same load does on slower disks.
 #
 # All systems run for the whole time; a round runs each load on each system in turn, rotating
 # who is first, so that whatever else the machine does falls on all of them. Reported is the
@@ -28,12 +30,14 @@ seconds=5
 systems=etcd,redis,rangekv3,rangekv1
 out=.
 ranges=()
+slow=()
 while [ $# -gt 0 ]; do
     case $1 in
         --rounds) rounds=$2 ;;
         --seconds) seconds=$2 ;;
         --systems) systems=$2 ;;
         --ranges) ranges=(--initial-ranges "$2") ;;
+        --sync-ms) slow=(python3 "$(dirname "$0")/slowsync.py" "$2") ;;
         --out) out=$2 ;;
         *) sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
@@ -87,9 +91,14 @@ free_ports() {
 run() {
     local system=$1 name=$2
     shift 2
-    "$@" >"$work/$name.log" 2>&1 &
-    all_pids+=($!)
-    pids[$system]="${pids[$system]:-} $!"
+    "${slow[@]}" "$@" >"$work/$name.log" 2>&1 &
+    local pid=$!
+    all_pids+=("$pid")
+    if [ ${#slow[@]} -gt 0 ]; then
+        eventually "$name" grep -q '[0-9]' "/proc/$pid/task/$pid/children"
+        pid=$(tr -d ' ' <"/proc/$pid/task/$pid/children")
+    fi
+    pids[$system]="${pids[$system]:-} $pid"
 }
 
 # eventually WHAT COMMAND…: tries for 20 seconds.

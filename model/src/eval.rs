@@ -203,6 +203,11 @@ impl<'a> Txn<'a> {
         self.bytes = 0;
     }
 
+    /// Whether `key` is set or removed so far.
+    pub fn has_written(&self, key: &[u8]) -> bool {
+        self.writes.contains_key(key)
+    }
+
     /// How many records are written or deleted, and bytes of keys and values in all writes so
     /// far, those included that another one of the same key replaced.
     pub fn size(&self) -> (usize, usize) {

@@ -107,10 +107,24 @@ impl Bootstrap {
         data_ranges: usize,
         factor: ReplicationFactor,
     ) -> Result<Bootstrap, BootstrapError> {
-        check_members(members)?;
         if !(1..=DATA_RANGES_MAX).contains(&data_ranges) {
             return Err(BootstrapError::RangeCount(data_ranges));
         }
+        Self::lay_out(members, data_ranges, factor)
+    }
+
+    /// Lays out range 1 alone, over placement nodes: the data ranges come with the first store
+    /// (data_founding.rs).
+    pub fn plan_placement(members: &[Member]) -> Result<Bootstrap, BootstrapError> {
+        Self::lay_out(members, 0, ReplicationFactor::Auto)
+    }
+
+    fn lay_out(
+        members: &[Member],
+        data_ranges: usize,
+        factor: ReplicationFactor,
+    ) -> Result<Bootstrap, BootstrapError> {
+        check_members(members)?;
         let stores: Vec<StoreId> = (1..=members.len() as u64).map(StoreId).collect();
         let factor = factor.replicas(stores.len());
         let mut next_replica = 1;
@@ -151,10 +165,7 @@ impl Bootstrap {
         leads[0] = 1;
         let mut start = data_start;
         for i in 0..data_ranges {
-            let end = match i + 1 {
-                last if last == data_ranges => Bytes::new(),
-                cut => redis::slot_start((cut * DATA_RANGES_MAX / data_ranges) as u16),
-            };
+            let end = data_end(i, data_ranges);
             // The next `factor` stores in turn, so that their replica counts stay within one.
             let mut on: Vec<usize> = (0..factor)
                 .map(|j| (i * factor + j) % stores.len())
@@ -213,6 +224,39 @@ impl Bootstrap {
                 .collect(),
         })
     }
+}
+
+/// Where data range `i` of `data_ranges` ends: at a slot, and the last one nowhere.
+fn data_end(i: usize, data_ranges: usize) -> Bytes {
+    match i + 1 {
+        last if last == data_ranges => Bytes::new(),
+        cut => redis::slot_start((cut * DATA_RANGES_MAX / data_ranges) as u16),
+    }
+}
+
+/// All data ranges, `data_ranges` of them, with one replica each, on `store`. Takes twice as
+/// many ids, from `first_id` on.
+pub fn data_ranges_on(store: StoreId, data_ranges: usize, first_id: u64) -> Vec<RangeDescriptor> {
+    assert!((1..=DATA_RANGES_MAX).contains(&data_ranges));
+    let mut start = Bytes::from_static(keys::PLACEMENT_END);
+    let describe = |i| {
+        let end = data_end(i, data_ranges);
+        RangeDescriptor {
+            id: RangeId(first_id + i as u64),
+            start: std::mem::replace(&mut start, end.clone()),
+            end,
+            epoch: Epoch {
+                conf_version: 1,
+                version: 1,
+            },
+            replicas: vec![Replica {
+                id: ReplicaId(first_id + (data_ranges + i) as u64),
+                store,
+                role: ReplicaRole::Voter,
+            }],
+        }
+    };
+    (0..data_ranges).map(describe).collect()
 }
 
 /// The store that campaigns first for a range just bootstrapped, so that leaders are spread
@@ -344,6 +388,35 @@ mod tests {
         #[test]
         fn random_clusters(n in 1usize..40, data_ranges in 1usize..2000) {
             check(n, data_ranges);
+        }
+    }
+
+    #[test]
+    fn placement_nodes_hold_range_1_alone() {
+        for n in 1..=7 {
+            let plan = Bootstrap::plan_placement(&members(n)).unwrap();
+            assert_eq!(plan.ranges.len(), 1);
+            assert_eq!(plan.ranges[0].id, PLACEMENT_RANGE);
+            assert_eq!(plan.ranges[0].end, keys::PLACEMENT_END);
+            let voters = ReplicationFactor::Auto.replicas(n);
+            assert_eq!(plan.ranges[0].replicas.len(), voters);
+        }
+    }
+
+    #[test]
+    fn the_first_store_holds_all_data() {
+        for count in [1, 2, 3, 5, 1000, DATA_RANGES_MAX] {
+            let ranges = data_ranges_on(StoreId(9), count, 500);
+            assert_eq!(ranges.len(), count);
+            assert_eq!(ranges[0].start, keys::PLACEMENT_END);
+            assert_eq!(ranges[count - 1].end, "");
+            assert!(ranges.windows(2).all(|w| w[0].end == w[1].start));
+            assert!(ranges.iter().all(|r| r.end.is_empty() || r.start < r.end));
+            let ids: BTreeSet<u64> = ranges.iter().map(|r| r.id.0).collect();
+            let replicas: BTreeSet<u64> = ranges.iter().map(|r| r.replicas[0].id.0).collect();
+            let all: BTreeSet<u64> = ids.union(&replicas).copied().collect();
+            assert_eq!(all, (500..500 + 2 * count as u64).collect());
+            assert!(ranges.iter().all(|r| r.replicas[0].store == StoreId(9)));
         }
     }
 

@@ -4,6 +4,7 @@
 //! 01 01                   cluster id, u64 big-endian
 //! 01 02                   next id to hand out, u64 big-endian
 //! 01 03                   catalog version, u64 big-endian
+//! 01 04                   internal::DataFounding, protobuf; see data_founding.rs
 //! 01 10 <store, u64 BE>   internal::StoreRecord, protobuf
 //! 01 20 <name, UTF-8>     configuration value, UTF-8, in canonical form (see config.rs)
 //! 01 30 <name, UTF-8>     internal::TableRecord, protobuf
@@ -26,6 +27,8 @@ pub const CLUSTER: &[u8] = &[0x01, 0x01];
 pub const NEXT_ID: &[u8] = &[0x01, 0x02];
 /// Catalog version.
 pub const CATALOG_VERSION: &[u8] = &[0x01, 0x03];
+/// Who lays out the data ranges.
+pub const DATA_FOUNDING: &[u8] = &[0x01, 0x04];
 /// First key of the store records.
 pub const STORES: &[u8] = &[0x01, 0x10];
 /// Exclusive end of the store records.

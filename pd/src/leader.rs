@@ -30,13 +30,13 @@ use crate::operator::{Goal, Operator, OperatorId, Order, Proposal, Scheduler};
 use crate::operators::Operators;
 use crate::routes::{Route, Routes};
 use crate::schedule::{self, Reason};
-use crate::state::{check_incarnation, StoreState};
+use crate::state::{check_incarnation, StoreRole, StoreState};
 use crate::view::{ClusterView, RangeView, StoreView};
 use bytes::Bytes;
 use rangekv_proto::internal::{
     Heartbeat, HeartbeatReply, PlacementState, RangeReport, ReplicaReport, StoreRecord,
 };
-use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId, StoreId};
+use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId, StoreId, PLACEMENT_RANGE};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Schedulers run at most this often, when a heartbeat arrives.
@@ -280,6 +280,7 @@ impl Leader {
                 lost: !live && now_ms.saturating_sub(heard_ms) >= config.max_store_down_ms,
                 draining: StoreState::of(s) == StoreState::Draining,
                 full: status.is_some_and(StoreStatus::is_full),
+                placement: StoreRole::of(s) == StoreRole::Placement,
             }
         };
         let mut views: Vec<StoreView> = present(state).map(view).collect();
@@ -289,6 +290,12 @@ impl Leader {
         let replicas = self.routes.iter().flat_map(|route| &route.range.replicas);
         let seen: BTreeSet<StoreId> = replicas.map(|r| r.store).collect();
         let expected = seen.into_iter().filter(|s| !registered.contains(&s.0));
+        // What they are for shows by what they hold, where there are placement nodes.
+        let any_placement = views.iter().any(|s| s.placement);
+        let data = self.routes.iter().filter(|r| r.range.id != PLACEMENT_RANGE);
+        let data: BTreeSet<StoreId> = data
+            .flat_map(|route| route.range.replicas.iter().map(|r| r.store))
+            .collect();
         views.extend(expected.map(|id| StoreView {
             id,
             name: format!("store {id}"),
@@ -296,6 +303,7 @@ impl Leader {
             lost: now_ms.saturating_sub(self.began_ms) >= config.max_store_down_ms,
             draining: false,
             full: false,
+            placement: any_placement && !data.contains(&id),
         }));
         views
     }

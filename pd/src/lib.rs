@@ -28,5 +28,6 @@ pub mod schedule;
 pub mod state;
 pub mod view;
 
+mod data_founding;
 mod tables;
 mod wire;

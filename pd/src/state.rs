@@ -10,18 +10,21 @@
 //! - Names and gRPC addresses are unique among the stores that are not removed.
 //! - A store id belongs to one data directory (incarnation) for ever; a removed store never
 //!   returns. A store that lost its directory would otherwise vote as if it remembered.
+//! - A store is a store, or a placement node, for ever: what it may hold depends on it.
 //! - The catalog version only grows.
 //!
 //! Left out on purpose: whether a store may be removed while it still holds replicas. That
 //! takes the soft state; see [`Leader::check_removal`](crate::leader::Leader::check_removal).
 
 use crate::bootstrap::FIRST_ALLOCATED_ID;
-use crate::{config, keys, tables};
+use crate::{config, data_founding, keys, tables};
 use bytes::Bytes;
 use prost::Message;
 use rangekv_model::eval::{Context, Evaluator, Txn, View};
 use rangekv_proto::internal::placement_command::{self as command, Kind};
-use rangekv_proto::internal::{PlacementCommand, PlacementReply, PlacementState, StoreRecord};
+use rangekv_proto::internal::{
+    PlacementCommand, PlacementReply, PlacementState, RangeDescriptor, StoreRecord,
+};
 use rangekv_proto::StoreId;
 use std::ops::ControlFlow;
 
@@ -50,6 +53,34 @@ impl StoreState {
             0 => StoreState::Up,
             2 => StoreState::Removed,
             _ => StoreState::Draining,
+        }
+    }
+}
+
+/// What a store is for; the values of `StoreRecord::role`. It never changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum StoreRole {
+    /// Holds data; and range 1, where there are no placement nodes.
+    #[default]
+    Store = 0,
+    /// Holds range 1, and no data.
+    Placement = 1,
+}
+
+impl StoreRole {
+    /// The role of `record`. Records of versions that knew no roles are of stores.
+    pub fn of(record: &StoreRecord) -> StoreRole {
+        match record.role {
+            1 => StoreRole::Placement,
+            _ => StoreRole::Store,
+        }
+    }
+
+    /// As people say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Placement => "placement node",
         }
     }
 }
@@ -157,7 +188,7 @@ fn refused(why: impl Into<String>) -> PlacementReply {
 /// Each arm checks everything before it writes anything.
 fn execute(kind: Kind, txn: &mut Txn<'_>) -> Result<PlacementReply, Refused> {
     let state = read_state(txn)?;
-    let mut first_id = 0;
+    let (mut first_id, mut ranges) = (0, Vec::new());
     match kind {
         Kind::ReadState(_) => {}
         Kind::AllocateIds(c) => {
@@ -166,7 +197,7 @@ fn execute(kind: Kind, txn: &mut Txn<'_>) -> Result<PlacementReply, Refused> {
                 ..Default::default()
             })
         }
-        Kind::RegisterStore(c) => first_id = register_store(&state, c, txn)?,
+        Kind::RegisterStore(c) => (first_id, ranges) = register_store(&state, c, txn)?,
         Kind::SetStoreState(c) => set_store_state(&state, c, txn)?,
         Kind::CreateTable(_)
         | Kind::UpdateTable(_)
@@ -190,6 +221,7 @@ fn execute(kind: Kind, txn: &mut Txn<'_>) -> Result<PlacementReply, Refused> {
     }
     Ok(PlacementReply {
         first_id,
+        ranges,
         state: Some(read_state(txn)?),
         ..Default::default()
     })
@@ -249,17 +281,18 @@ fn set_store_state(
     Ok(())
 }
 
-/// Adds a store, or updates its addresses; returns its id. Doing it twice changes nothing, so
-/// that a store whose answer was lost asks again.
+/// Adds a store, or updates its addresses; returns its id, and the data ranges that it begins
+/// with. Doing it twice changes nothing, so that a store whose answer was lost asks again.
 fn register_store(
     state: &PlacementState,
     c: command::RegisterStore,
     txn: &mut Txn<'_>,
-) -> Result<u64, Refused> {
+) -> Result<(u64, Vec<RangeDescriptor>), Refused> {
     let Some(mut record) = c.record else {
         return refuse("a registration without a store");
     };
     check_record(&record)?;
+    data_founding::check(c.data_ranges, txn)?;
     if c.cluster != 0 && state.cluster != 0 && c.cluster != state.cluster {
         return refuse(format!(
             "store {} belongs to cluster {:016x}, this is cluster {:016x}; \
@@ -280,6 +313,7 @@ fn register_store(
     match known {
         Some(known) => {
             check_incarnation(known, record.incarnation)?;
+            check_role(known, &record)?;
             record.store = known.store;
             record.state = known.state;
         }
@@ -301,17 +335,37 @@ fn register_store(
             other.grpc_address, other.name, other.store, other.name
         ));
     }
-    // Nothing is refused below this line.
+    // Nothing is refused below this line, save that ids run out.
     if record.store == 0 {
         record.store = allocate_ids(state, 1, txn)?;
     }
     if state.cluster == 0 && c.cluster != 0 {
         write_counter(txn, keys::CLUSTER, c.cluster);
+        data_founding::named(&record, txn);
     }
     if known != Some(&record) {
         put_store(txn, &record);
     }
-    Ok(record.store)
+    let ranges = data_founding::ranges_of(state, &record, c.cluster != 0, c.data_ranges, txn)?;
+    Ok((record.store, ranges))
+}
+
+fn check_role(known: &StoreRecord, asking: &StoreRecord) -> Result<(), Refused> {
+    let (role, asked) = (StoreRole::of(known), StoreRole::of(asking));
+    if role == asked {
+        return Ok(());
+    }
+    let command = match role {
+        StoreRole::Store => "rangekv start",
+        StoreRole::Placement => "rangekv pd",
+    };
+    refuse(format!(
+        "{} (id {}) is registered as a {}, not as a {}; start it with `{command}`",
+        known.name,
+        known.store,
+        role.name(),
+        asked.name()
+    ))
 }
 
 /// Whether the data directory of `incarnation` may act as the registered store `record`.
@@ -327,6 +381,12 @@ fn check_record(record: &StoreRecord) -> Result<(), Refused> {
     let StoreRecord {
         name, grpc_address, ..
     } = record;
+    if record.role > StoreRole::Placement as u32 {
+        return refuse(format!(
+            "{} is no role that this version knows; expected 0 or 1",
+            record.role
+        ));
+    }
     let fields = [
         name,
         grpc_address,

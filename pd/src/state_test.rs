@@ -68,7 +68,7 @@ impl Range1 {
     fn register(&mut self, record: StoreRecord) -> PlacementReply {
         self.run(Kind::RegisterStore(RegisterStore {
             record: Some(record),
-            cluster: 0,
+            ..RegisterStore::default()
         }))
     }
 }
@@ -103,7 +103,7 @@ fn a_restart_with_the_same_addresses_writes_nothing() {
     assert_eq!(range.register(store(5, "n5", 7, "a:1")).first_id, 5);
     let again = RegisterStore {
         record: Some(store(5, "n5", 7, "a:1")),
-        cluster: 0,
+        ..RegisterStore::default()
     };
     let mut txn = Txn::new(&range);
     let reply = PlacementModel.evaluate(&RANGE_1, &encode(Kind::RegisterStore(again)), &mut txn);
@@ -168,7 +168,11 @@ fn the_first_registration_names_the_cluster() {
     let mut range = Range1::default();
     let mut register = |id, cluster| {
         let record = Some(store(id, &format!("n{id}"), 7, &format!("a:{id}")));
-        range.run(Kind::RegisterStore(RegisterStore { record, cluster }))
+        range.run(Kind::RegisterStore(RegisterStore {
+            record,
+            cluster,
+            data_ranges: 0,
+        }))
     };
     assert_eq!(register(1, 0).state.unwrap().cluster, 0);
     assert_eq!(register(2, 0xabc).state.unwrap().cluster, 0xabc);
@@ -327,7 +331,9 @@ impl Reference {
                 known.state = *state;
                 Some(0)
             }
-            Kind::RegisterStore(RegisterStore { record, cluster }) => {
+            Kind::RegisterStore(RegisterStore {
+                record, cluster, ..
+            }) => {
                 let mut record = record.clone()?;
                 if record.name.is_empty()
                     || record.grpc_address.is_empty()
@@ -404,7 +410,11 @@ fn any_register() -> impl Strategy<Value = Kind> {
                 state,
                 ..store(id, &name, incarnation, &address)
             });
-            Kind::RegisterStore(RegisterStore { record, cluster })
+            Kind::RegisterStore(RegisterStore {
+                record,
+                cluster,
+                data_ranges: 0,
+            })
         })
 }
 
@@ -481,4 +491,97 @@ proptest! {
         }
         Range1::default().run_bytes(bytes.into());
     }
+}
+
+/// A placement node, or a store, that registers with its cluster's number, 0 = as a new one.
+fn register_as(
+    range: &mut Range1,
+    record: StoreRecord,
+    role: StoreRole,
+    cluster: u64,
+) -> PlacementReply {
+    range.run(Kind::RegisterStore(RegisterStore {
+        record: Some(StoreRecord {
+            role: role as u32,
+            ..record
+        }),
+        cluster,
+        data_ranges: 2,
+    }))
+}
+
+#[test]
+fn the_first_store_of_placement_nodes_begins_with_all_data() {
+    let mut range = Range1::default();
+    let early = register_as(&mut range, store(0, "n1", 11, "n1:1"), StoreRole::Store, 0);
+    assert!(early.ranges.is_empty(), "nobody has made the cluster yet");
+    for id in 1..=3 {
+        let record = store(id, &format!("pd{id}"), id, &format!("pd{id}:1"));
+        let reply = register_as(&mut range, record, StoreRole::Placement, 7);
+        assert_eq!((reply.error.as_str(), reply.ranges.len()), ("", 0));
+    }
+    let n1 = register_as(&mut range, store(0, "n1", 11, "n1:1"), StoreRole::Store, 0);
+    assert_eq!(n1.ranges.len(), 2);
+    assert_eq!(n1.ranges[0].start, keys::PLACEMENT_END);
+    assert!(n1.ranges[1].end.is_empty());
+    let again = register_as(&mut range, store(0, "n1", 11, "n1:1"), StoreRole::Store, 0);
+    assert_eq!(again.ranges, n1.ranges, "asked twice");
+    let n2 = register_as(&mut range, store(0, "n2", 12, "n2:1"), StoreRole::Store, 0);
+    assert!(n2.ranges.is_empty(), "laid out once");
+
+    // It had no seat when its directory was wiped and it was removed: the next one begins anew.
+    range.run(set_state(n1.first_id, StoreState::Removed));
+    let n3 = register_as(&mut range, store(0, "n3", 13, "n3:1"), StoreRole::Store, 0);
+    assert_eq!(n3.ranges.len(), 2);
+    let ids = |reply: &PlacementReply| -> Vec<u64> { reply.ranges.iter().map(|r| r.id).collect() };
+    assert!(
+        ids(&n3).iter().all(|id| !ids(&n1).contains(id)),
+        "ids are never reused"
+    );
+
+    // With its seat it is the only one who knows the data: lost is lost.
+    register_as(
+        &mut range,
+        store(n3.first_id, "n3", 13, "n3:1"),
+        StoreRole::Store,
+        7,
+    );
+    range.run(set_state(n3.first_id, StoreState::Removed));
+    let n4 = register_as(&mut range, store(0, "n4", 14, "n4:1"), StoreRole::Store, 0);
+    assert!(n4.first_id > 0 && n4.ranges.is_empty());
+}
+
+#[test]
+fn a_cluster_of_stores_is_given_no_ranges_when_others_join() {
+    let mut range = Range1::default();
+    register_as(&mut range, store(1, "n1", 1, "n1:1"), StoreRole::Store, 7);
+    let pd = register_as(
+        &mut range,
+        store(0, "pd1", 2, "pd1:1"),
+        StoreRole::Placement,
+        0,
+    );
+    let registered = store(pd.first_id, "pd1", 2, "pd1:1");
+    register_as(&mut range, registered.clone(), StoreRole::Placement, 7);
+    let n2 = register_as(&mut range, store(0, "n2", 3, "n2:1"), StoreRole::Store, 0);
+    assert_eq!((n2.error.as_str(), n2.ranges.len()), ("", 0));
+
+    // What a store is for never changes, also for versions that know no roles.
+    let refused = register_as(&mut range, registered, StoreRole::Store, 7);
+    assert_eq!(
+        refused.error,
+        format!(
+            "pd1 (id {}) is registered as a placement node, not as a store; start it with `rangekv pd`",
+            pd.first_id
+        )
+    );
+    let refused = range.run(Kind::RegisterStore(RegisterStore {
+        record: Some(store(0, "n9", 9, "n9:1")),
+        cluster: 0,
+        data_ranges: 16_385,
+    }));
+    assert_eq!(
+        refused.error,
+        "16385 initial data ranges; expected 1 to 16384"
+    );
 }

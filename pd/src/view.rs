@@ -37,6 +37,8 @@ pub struct StoreView {
     pub draining: bool,
     /// Its disk is too full to take more.
     pub full: bool,
+    /// It is a placement node: it may hold range 1, and nothing else.
+    pub placement: bool,
 }
 
 /// A range, to a scheduler.
@@ -115,6 +117,46 @@ impl ClusterView {
         able.map(|s| s.id)
     }
 
+    /// Stores that hold data: all but placement nodes.
+    pub fn data_stores(&self) -> impl Iterator<Item = &StoreView> + '_ {
+        self.stores.iter().filter(|s| !s.placement)
+    }
+
+    /// Stores that may be given leaders of data ranges.
+    pub fn can_lead_data(&self) -> impl Iterator<Item = StoreId> + '_ {
+        let able = self.data_stores().filter(|s| s.live && !s.draining);
+        able.map(|s| s.id)
+    }
+
+    /// Whether range 1 belongs on placement nodes: there are some, and not all are to be emptied.
+    /// That they are silent, or lost, changes nothing.
+    pub fn has_placement_nodes(&self) -> bool {
+        self.stores.iter().any(|s| s.placement && !s.draining)
+    }
+
+    /// Whether a replica of `range` belongs on `store`, as far as what the store is for goes. A
+    /// placement node holds no data, and range 1 lies on placement nodes as soon as there are
+    /// any.
+    pub fn belongs(&self, range: RangeId, store: StoreId) -> bool {
+        // What was removed is gone from everywhere alike.
+        let Some(placement) = self.store(store).map(|s| s.placement) else {
+            return true;
+        };
+        match range == PLACEMENT_RANGE {
+            true => placement || !self.has_placement_nodes(),
+            false => !placement,
+        }
+    }
+
+    /// The stores among which `range` has its voters, as far as its size goes: those on which it
+    /// belongs, and while range 1 is on its way to the placement nodes, all.
+    fn homes(&self, range: &RangeView) -> impl Iterator<Item = &StoreView> + '_ {
+        let id = range.range.id;
+        let all = id == PLACEMENT_RANGE && !range.voters().all(|r| self.belongs(id, r.store));
+        let stores = self.stores.iter();
+        stores.filter(move |s| all || self.belongs(id, s.id))
+    }
+
     /// Leaders per store, as if all that is under way had arrived. Stores that lead nothing
     /// stand at 0.
     pub fn leaders(&self) -> BTreeMap<StoreId, u64> {
@@ -151,7 +193,8 @@ impl ClusterView {
     /// How many voters `range` should have: odd, and at most one per store.
     ///
     /// Stores that are down count, so that losing one never shrinks a range. Stores that drain
-    /// don't, but by draining alone no range falls below three.
+    /// don't, but by draining alone no range falls below three; nor does range 1 by moving to
+    /// placement nodes. Only stores on which the range belongs count.
     pub fn target(&self, range: &RangeView) -> usize {
         let factor = match range.range.id == PLACEMENT_RANGE {
             true => match self.config.placement_replicas {
@@ -161,17 +204,19 @@ impl ClusterView {
             },
             false => self.config.replication_factor,
         };
-        let all = self.stores.len();
-        let staying = self.stores.iter().filter(|s| !s.draining).count();
+        let id = range.range.id;
+        let all = self.homes(range).count();
+        let staying = self.stores.iter().filter(|s| !s.draining);
+        let staying = staying.filter(|s| self.belongs(id, s.id)).count();
         let least = factor.replicas(all).min(3);
         factor.replicas(staying).max(least)
     }
 
     /// Whether voters of a range may be given up because there are more than its target: not
     /// down to fewer than three, unless one was asked for or there is only one store.
-    pub fn may_shrink_to(&self, target: usize) -> bool {
+    pub fn may_shrink_to(&self, range: &RangeView, target: usize) -> bool {
         let one = self.config.replication_factor == ReplicationFactor::Fixed(1);
-        target >= 3 || one || self.stores.len() == 1
+        target >= 3 || one || self.homes(range).count() == 1
     }
 }
 

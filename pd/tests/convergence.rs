@@ -45,6 +45,7 @@ fn any_cluster() -> impl Strategy<Value = ClusterView> {
                 lost: trouble && kind < 2,
                 draining: trouble && kind == 2,
                 full: false,
+                placement: false,
             });
         }
         view.ranges = (1..)

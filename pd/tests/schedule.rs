@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! config NAME=VALUE      (range-merge is off until this says otherwise)
-//! store ID NAME [silent] [lost] [draining] [full]
+//! store ID NAME [silent] [lost] [draining] [full] [placement]
 //! only SCHEDULER...      (shows what these say)
 //! range ID[-ID] on STORE... led-by STORE|nobody [moving-to STORE] [lagging STORE] [cooling]
 //!     [held] [backing-off] [hot] [reshaped] [going-to STORE... [for-balance]]
@@ -90,7 +90,7 @@ fn command(script: &mut Script, line: &str) {
             let name = words.next().unwrap().to_owned();
             let rest: Vec<&str> = words.collect();
             let is = |word: &str| rest.contains(&word);
-            let known = ["silent", "lost", "draining", "full"];
+            let known = ["silent", "lost", "draining", "full", "placement"];
             assert!(rest.iter().all(|w| known.contains(w)), "{line}");
             view.stores.retain(|s| s.id != id);
             view.stores.push(StoreView {
@@ -100,6 +100,7 @@ fn command(script: &mut Script, line: &str) {
                 lost: is("lost"),
                 draining: is("draining"),
                 full: is("full"),
+                placement: is("placement"),
             });
             view.stores.sort_by_key(|s| s.id);
         }
@@ -240,7 +241,11 @@ fn arrive(view: &mut ClusterView, proposal: &Proposal, out: &mut String) {
 
 /// Up to six stores, some silent or draining, and ranges with replicas on random ones.
 fn any_view() -> impl Strategy<Value = ClusterView> {
-    let store = (prop::bool::weighted(0.8), prop::bool::weighted(0.2));
+    let store = (
+        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
+    );
     let one = (
         any::<u64>(),
         0usize..9,
@@ -254,13 +259,14 @@ fn any_view() -> impl Strategy<Value = ClusterView> {
         let stores: Vec<StoreView> = stores
             .into_iter()
             .zip(1..)
-            .map(|((live, draining), id)| StoreView {
+            .map(|((live, draining, placement), id)| StoreView {
                 id: StoreId(id),
                 name: format!("n{id}"),
                 live,
                 lost: false,
                 draining,
                 full: false,
+                placement,
             })
             .collect();
         let ranges = ranges
@@ -309,7 +315,7 @@ fn any_view() -> impl Strategy<Value = ClusterView> {
 /// Most minus least leaders among the stores that may lead.
 fn spread(view: &ClusterView) -> u64 {
     let leaders = view.leaders();
-    let able = view.stores.iter().filter(|s| s.live && !s.draining);
+    let able = view.data_stores().filter(|s| s.live && !s.draining);
     let counts: Vec<u64> = able.map(|s| leaders[&s.id]).collect();
     counts.iter().max().unwrap_or(&0) - counts.iter().min().unwrap_or(&0)
 }
@@ -338,6 +344,16 @@ proptest! {
         let mut seen = BTreeSet::new();
         for proposal in wanted {
             prop_assert!(seen.insert(proposal.range), "two operators for {}", proposal.range);
+        }
+        for (_, verdict) in &round {
+            for proposal in &verdict.proposals {
+                let Goal::Place { voters, learners } = &proposal.goal else { continue };
+                let range = view.range(proposal.range).unwrap();
+                let given = (voters | learners).into_iter().filter(|s| range.range.replica_on(*s).is_none());
+                for store in given {
+                    prop_assert!(view.belongs(proposal.range, store), "{} to {store}", proposal.range);
+                }
+            }
         }
         for (id, to) in transfers(&view) {
             let range = view.range(id).unwrap();

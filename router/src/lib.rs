@@ -31,4 +31,6 @@ pub mod session;
 
 pub mod server;
 
+pub mod poll;
+
 pub mod dynamo;

@@ -29,7 +29,7 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Policy {
-            backoff_min_ms: 10,
+            backoff_min_ms: 2,
             backoff_max_ms: 250,
             immediate_max: 4,
             busy_tries_max: 4,

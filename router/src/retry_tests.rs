@@ -13,26 +13,26 @@ const TABLE: &str = "
 w 1 0 leader=2@6      -> 0 route
 w 1 0 leader=1@6      -> 0 route
 w 4 0 leader=2@6      -> 0 route
-w 5 0 leader=2@6      -> 160 another
+w 5 0 leader=2@6      -> 32 another
 w 9/0 0 leader=2@6    -> 0 route
 w 9/4 0 leader=2@6    -> 250 another
-w 1 0 leader=1@5      -> 10 another
-# Nobody known: the other replicas in turn, 10 to 250 ms apart.
-w 1 0 leader=?        -> 10 another
-w 2 100 leader=?      -> 120 another
-w 3 100 leader=?      -> 140 another
-w 5 100 leader=?      -> 260 another
-w 6 100 leader=?      -> 350 another
+w 1 0 leader=1@5      -> 2 another
+# Nobody known: the other replicas in turn, 2 to 250 ms apart.
+w 1 0 leader=?        -> 2 another
+w 2 100 leader=?      -> 104 another
+w 3 100 leader=?      -> 108 another
+w 5 100 leader=?      -> 132 another
+w 6 100 leader=?      -> 164 another
 w 900 100 leader=?    -> 350 another
 w 9 4749 leader=?     -> 4999 another
 w 9 4750 leader=?     -> unavailable: not the leader of range 7; no leader known
-w 1 0 notfound        -> 10 another
-w 1 0 unavailable     -> 10 another
+w 1 0 notfound        -> 2 another
+w 1 0 unavailable     -> 2 another
 w 9 4800 unavailable  -> unavailable: unavailable: no connection
 # New bounds: at once, unless nothing was learned from them.
 w 1 0 epoch+          -> 0 route
-w 1 0 epoch=          -> 10 another
-w 7 0 epoch+          -> 250 another
+w 1 0 epoch=          -> 2 another
+w 7 0 epoch+          -> 128 another
 # Busy is waited for a few times, then told.
 w 1 0 busy=20         -> 20 route
 w 1 0 busy=0          -> 1 route
@@ -41,7 +41,7 @@ r 4 0 busy=20         -> busy: overlay full
 w 1 4990 busy=20      -> busy: overlay full
 # An unknown outcome is told at once; a read has none.
 w 1 0 unknown         -> outcome unknown: connection lost
-r 1 0 unknown         -> 10 another
+r 1 0 unknown         -> 2 another
 r 9 4800 unknown      -> unavailable: outcome unknown: connection lost
 w 1 0 invalid         -> invalid: no such body
 r 1 0 invalid         -> invalid: no such body

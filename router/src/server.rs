@@ -4,7 +4,8 @@
 //! thread takes a turn with every connection that has something to do, and only then hands
 //! over what they have started, one batch per store: what many clients sent at the same time
 //! costs the worker one wake-up and a stream one frame. The other way round a worker leaves the
-//! responses of a round in the thread's `inbox` and wakes it once.
+//! responses of a round in the thread's `inbox` and wakes it once; what other stores answer it
+//! reads itself, from the [`ports`](crate::poll::ports) of its [`Place`].
 //!
 //! Binding happens outside, so that a test can pass port 0; shutdown is a future.
 #![allow(clippy::disallowed_methods)] // The shell owns the clock and threads.
@@ -12,16 +13,15 @@
 mod connection;
 mod inbox;
 mod outgoing;
-mod poll;
 mod thread;
 
+use crate::poll::ports::Ports;
 use crate::session::Door;
 use crate::stores::Stores;
 use connection::Connection;
 use inbox::{Inbox, Mail, Mailbox};
 use std::future::Future;
 use std::io;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
@@ -32,19 +32,34 @@ pub const THREADS: &str = "redis";
 /// How long connections have after shutdown to answer what they have read.
 const DRAIN: Duration = Duration::from_secs(3);
 
-/// Serves Redis clients on `threads` threads until `shutdown`, then lets unanswered commands
-/// finish for a while.
+/// What one thread of the door works with.
+pub struct Place {
+    /// Its way to stores; the responses should come by its `ports`.
+    pub stores: Arc<dyn Stores>,
+    /// Sockets that it polls besides its clients'.
+    pub ports: Ports,
+}
+
+impl Place {
+    /// A place without ports.
+    pub fn new(stores: Arc<dyn Stores>) -> io::Result<Self> {
+        let ports = Ports::new()?;
+        Ok(Place { stores, ports })
+    }
+}
+
+/// Serves Redis clients with a thread for each of `places` until `shutdown`, then lets unanswered
+/// commands finish for a while. At least one place is needed.
 ///
 /// Returns an error only if the listener itself is broken, or the threads can't be had.
 pub async fn run(
     listener: TcpListener,
     door: Arc<Door>,
-    stores: Arc<dyn Stores>,
-    threads: NonZeroUsize,
+    places: Vec<Place>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let epoch = Instant::now();
-    let mut threads = Threads::start(threads, &stores, epoch)?;
+    let mut threads = Threads::start(places, epoch)?;
     tokio::pin!(shutdown);
     loop {
         let accepted = tokio::select! {
@@ -104,17 +119,16 @@ struct Threads {
 }
 
 impl Threads {
-    fn start(count: NonZeroUsize, stores: &Arc<dyn Stores>, epoch: Instant) -> io::Result<Self> {
+    fn start(places: Vec<Place>, epoch: Instant) -> io::Result<Self> {
+        assert!(!places.is_empty(), "a door without threads");
         let mut threads = Threads {
             inboxes: Vec::new(),
             running: Vec::new(),
             connections: 0,
         };
-        for _ in 0..count.get() {
+        for place in places {
             let (ended, running) = oneshot::channel();
-            threads
-                .inboxes
-                .push(thread::start(stores.clone(), epoch, ended)?);
+            threads.inboxes.push(thread::start(place, epoch, ended)?);
             threads.running.push(running);
         }
         Ok(threads)

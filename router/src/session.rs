@@ -20,6 +20,7 @@ mod connection;
 mod gather;
 mod info;
 mod latency;
+mod pause;
 mod pubsub;
 mod scan;
 mod slots;
@@ -41,17 +42,18 @@ use crate::resp::Limits;
 use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
 use bytes::{Bytes, BytesMut};
-use clients::ClientState;
+use clients::{ClientState, Holdings};
 use config::Settings;
 use gather::Gather;
 use info::Since;
 use latency::Latency;
 use parking_lot::Mutex;
+use pause::Pause;
 use pubsub::{Asking, Subscriptions};
 use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
-use rangekv_model::redis::reply;
 use rangekv_model::redis::spec::{self, Spec};
+use rangekv_model::redis::{records, reply};
 use rangekv_proto::{EvaluatorId, ReplySink};
 use slowlog::SlowLog;
 use start::Begun;
@@ -59,7 +61,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use tally::Tally;
-use transaction::{Taken, Transaction};
+use transaction::{Executed, Taken, Transaction};
 use walk::{Step, Walk};
 
 /// Figures of a Redis door.
@@ -144,6 +146,7 @@ pub struct Door {
     pub settings: Settings,
     slow: SlowLog,
     latency: Latency,
+    pause: Pause,
     since: Mutex<Since>,
     commands: AtomicU64,
 }
@@ -161,6 +164,7 @@ impl Door {
             settings: Settings::new(&config),
             slow: SlowLog::default(),
             latency: Latency::default(),
+            pause: Pause::default(),
             since: Mutex::default(),
             commands: AtomicU64::new(0),
         }
@@ -222,6 +226,8 @@ enum State {
     },
     /// Waits for what other nodes say.
     Others(Box<Asking>),
+    /// A transaction that was executed, and waits for what other nodes say.
+    Executed(Box<Executed>),
     /// The node is doing it.
     Errand,
     /// Answered; waits for the replies before it.
@@ -231,8 +237,15 @@ enum State {
 /// Pages of a walk that are taken on this thread before other connections get a turn.
 const PAGES_PER_TURN: u32 = 4;
 
-/// Set in the tokens of errands, whose other bits are the number of the command.
+/// Set in the tokens of errands.
 const ERRAND: u64 = 1 << 63;
+/// Set in the tokens of questions to other nodes; those of calls count from 1 and never get there.
+const ASKED: u64 = 1 << 62;
+/// Below its kind a token of either has the place of the command in its transaction, of which
+/// there are fewer than 2^18, and the end of the number of the command, of which fewer than 2^44
+/// are unanswered.
+const NUMBER_BITS: u32 = 44;
+const PLACE_BITS: u32 = 18;
 
 /// See the module documentation.
 pub struct Session {
@@ -254,10 +267,14 @@ pub struct Session {
     first: u64,
     /// Numbers of commands not started, in order.
     waiting: VecDeque<u64>,
-    /// Number of the walk or errand under way: nothing else is.
+    /// Number of the walk, errand or `SORT` by other keys under way: nothing else is started.
     walking: Option<u64>,
     /// The walk has a page to ask for.
     page_due: bool,
+    /// A pause by which what waits is held, until then.
+    held_until_ms: Option<u64>,
+    /// `SORT`s that have records to ask for.
+    fetching: Vec<u64>,
     held_bytes: usize,
     out: BytesMut,
     outcomes: Vec<Outcome>,
@@ -290,6 +307,8 @@ impl Session {
             waiting: VecDeque::new(),
             walking: None,
             page_due: false,
+            held_until_ms: None,
+            fetching: Vec::new(),
             held_bytes: 0,
             out: BytesMut::new(),
             outcomes: Vec::new(),
@@ -356,6 +375,12 @@ impl Session {
         };
         let began_us = self.start_lap();
         self.state.last_command = spec.name;
+        self.state.last_subcommand.clear();
+        if spec.flags.contains(spec::Flags::CONTAINER) {
+            let sub = args.get(1).filter(|sub| is_word(sub));
+            let sub = sub.map(|sub| String::from_utf8_lossy(sub).to_ascii_lowercase());
+            self.state.last_subcommand = sub.unwrap_or_default();
+        }
         if !spec.accepts(args.len()) {
             let error = CommandError::Arity(spec.name.to_owned());
             return self.push_reply(context, error.to_reply());
@@ -364,9 +389,17 @@ impl Session {
             return self.push_reply(context, reply);
         }
         if spec.group == spec::Group::Transactions {
-            match self.transaction_command(spec, args, context, now_ms) {
+            match self.transaction_command(spec, args, context) {
                 Taken::Reply(reply) => return self.push_reply(context, reply),
                 Taken::Send(sent_as) => spec = sent_as,
+                Taken::Answered(reply) => {
+                    let args = std::mem::take(args);
+                    return self.push_slot(
+                        context,
+                        u64::MAX,
+                        State::Answered { spec, args, reply },
+                    );
+                }
             }
         }
         if spec.route == spec::Route::Connection && spec.group != spec::Group::PubSub {
@@ -414,6 +447,10 @@ impl Session {
                 }
             }
         };
+        self.push_slot(context, deadline_ms, state);
+    }
+
+    fn push_slot(&mut self, context: Context, deadline_ms: u64, state: State) {
         let bytes = 64 + state.args_bytes();
         self.held_bytes += bytes;
         self.queue.push_back(Slot {
@@ -433,11 +470,11 @@ impl Session {
         now_ms: u64,
         stores: &dyn Stores,
     ) {
-        if self.on_other(token, &response) {
-            return;
-        }
         if token & ERRAND != 0 {
-            return self.on_errand(token & !ERRAND, response);
+            return self.on_errand(token, response);
+        }
+        if token & ASKED != 0 {
+            return self.on_other(token, &response);
         }
         if let Some(outcome) = self.calls.on_response(token, response, now_ms, stores) {
             self.settle(outcome);
@@ -451,8 +488,8 @@ impl Session {
         outcomes.drain(..).for_each(|outcome| self.settle(outcome));
         self.outcomes = outcomes;
         self.pubsub_timer(now_ms);
-        // Behind a walk commands wait for as long as it gets on.
-        if self.walking.is_none() {
+        // Behind a walk commands wait for as long as it gets on, in a pause for as long as it lasts.
+        if self.walking.is_none() && self.held_until_ms.is_none() {
             let first = self.first;
             let queue = &mut self.queue;
             self.waiting.retain(|number| {
@@ -469,10 +506,11 @@ impl Session {
 
     /// When [`on_timer`](Self::on_timer) and [`pump`](Self::pump) are to be called at the latest.
     pub fn next_timer(&self) -> Option<u64> {
-        if self.page_due {
+        if self.page_due || !self.fetching.is_empty() {
             return Some(0);
         }
         let waiting = match (self.walking, self.waiting.front()) {
+            (None, Some(_)) if self.held_until_ms.is_some() => self.held_until_ms,
             (None, Some(number)) => Some(self.queue[(number - self.first) as usize].deadline_ms),
             _ => None,
         };
@@ -488,16 +526,17 @@ impl Session {
         let commands = self.tally.flush(&self.door.metrics);
         if commands > 0 {
             self.door.commands.fetch_add(commands, Ordering::Relaxed);
-            self.client.update(&self.state, now_ms);
+            self.client.update(&self.state, self.holdings(), now_ms);
         }
         if !self.queue.is_empty() {
+            self.after_pause(now_ms);
             self.restart(now_ms, stores);
             if self.page_due {
                 self.walk(now_ms, stores);
             }
-            self.drain(now_ms);
+            self.drain(now_ms, stores);
             while self.start_waiting(now_ms, stores) {
-                self.drain(now_ms);
+                self.drain(now_ms, stores);
             }
         }
         self.take_messages(now_ms);
@@ -582,6 +621,11 @@ impl Session {
             return;
         };
         let reply = match (&mut slot.state, result) {
+            (State::Single { spec, args }, Ok(reply))
+                if spec.is_sort() && records::names_other_ranges(args, &reply) =>
+            {
+                return self.fetch_for_sort(id.command);
+            }
             (State::Single { spec, args }, Ok(reply)) if transaction::is_finished_here(spec) => {
                 let (spec, args) = (*spec, std::mem::take(args));
                 slot.state = State::Answered { spec, args, reply };
@@ -589,7 +633,13 @@ impl Session {
             }
             (State::Single { .. }, Ok(reply)) => Some(reply),
             (State::Single { .. }, Err(error)) => Some(door_error(&error)),
-            (State::Gather(gather), Ok(reply)) => gather.answer(id.part, reply),
+            (State::Gather(gather), Ok(reply)) => {
+                let reply = gather.answer(id.part, reply);
+                if reply.is_none() && gather.due().is_some() {
+                    self.fetching.push(id.command);
+                }
+                reply
+            }
             (State::Gather(gather), Err(error)) => {
                 let unknown =
                     !gather.is_read_only() && matches!(error, DoorError::OutcomeUnknown(_));
@@ -612,6 +662,7 @@ impl Session {
                 State::Waiting { .. }
                 | State::Answered { .. }
                 | State::Others(_)
+                | State::Executed(_)
                 | State::Errand
                 | State::Done(_),
                 _,
@@ -668,9 +719,9 @@ impl Session {
     }
 
     /// Moves replies from the front of the queue to the buffer.
-    fn drain(&mut self, now_ms: u64) {
+    fn drain(&mut self, now_ms: u64, stores: &dyn Stores) {
         loop {
-            self.finish_front(now_ms);
+            self.finish_front(now_ms, stores);
             let done = |slot: &Slot| matches!(slot.state, State::Done(_));
             if !self.queue.front().is_some_and(done) {
                 return;
@@ -698,12 +749,41 @@ impl Session {
             if walked {
                 self.walking = None;
                 self.page_due = false;
-                // Commands that waited for a walk have their time from now on.
-                for number in &self.waiting {
-                    let slot = &mut self.queue[(number - self.first) as usize];
-                    slot.deadline_ms = now_ms + self.door.config.deadline_ms;
-                }
+                self.give_time(now_ms);
             }
+        }
+    }
+
+    /// The token of a question or an errand of the command `number`, or of the one at `place` of
+    /// the transaction that it is.
+    fn token(kind: u64, number: u64, place: usize) -> u64 {
+        let place = place as u64 & ((1 << PLACE_BITS) - 1);
+        kind | place << NUMBER_BITS | number & ((1 << NUMBER_BITS) - 1)
+    }
+
+    /// The command that a [`token`](Self::token) is of, and the place.
+    fn of_token(&mut self, token: u64) -> Option<(&mut Slot, usize)> {
+        let place = token >> NUMBER_BITS & ((1 << PLACE_BITS) - 1);
+        let ahead = token.wrapping_sub(self.first) & ((1 << NUMBER_BITS) - 1);
+        let slot = self.queue.get_mut(usize::try_from(ahead).ok()?)?;
+        Some((slot, place as usize))
+    }
+
+    /// What `CLIENT LIST` tells of it.
+    fn holdings(&self) -> Holdings {
+        Holdings {
+            subscriptions: self.pubsub.counts(),
+            queued: self.transaction.queued(),
+            watched: self.transaction.watched(),
+            held_bytes: self.held_bytes,
+        }
+    }
+
+    /// Commands that wait have their time from now on.
+    fn give_time(&mut self, now_ms: u64) {
+        for number in &self.waiting {
+            let slot = &mut self.queue[(number - self.first) as usize];
+            slot.deadline_ms = now_ms + self.door.config.deadline_ms;
         }
     }
 
@@ -747,7 +827,7 @@ impl State {
             | State::Answered { args, .. } => args.clone(),
             State::Gather(gather) => gather.args().to_vec(),
             State::Walk(walk) => vec![Bytes::from_static(walk.name().as_bytes())],
-            State::Others(_) | State::Errand | State::Done(_) => Vec::new(),
+            State::Others(_) | State::Executed(_) | State::Errand | State::Done(_) => Vec::new(),
         }
     }
 
@@ -761,9 +841,16 @@ impl State {
             State::Gather(gather) => gather.bytes(),
             State::Walk(_) | State::Errand => 0,
             State::Others(asking) => asking.bytes(),
+            State::Executed(executed) => executed.bytes(),
             State::Done(reply) => reply.len(),
         }
     }
+}
+
+/// Whether it may be the name of a subcommand.
+fn is_word(text: &[u8]) -> bool {
+    let in_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-';
+    text.len() <= 32 && text.iter().all(in_word)
 }
 
 /// What a Redis client is told when there is no result.

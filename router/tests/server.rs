@@ -9,10 +9,10 @@ use rangekv_model::eval::{Context, Evaluator, Txn};
 use rangekv_model::redis::RedisModel;
 use rangekv_proto::*;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::server::Place;
 use rangekv_router::session::{Config, Door};
 use rangekv_router::stores::Stores;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::mpsc::{channel, Sender};
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-const THREADS: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+/// The door has two threads.
+fn places(stores: &Arc<dyn Stores>) -> Vec<Place> {
+    (0..2)
+        .map(|_| Place::new(stores.clone()).unwrap())
+        .collect()
+}
 
 type Work = (Bytes, u64, Arc<dyn ReplySink>);
 
@@ -108,7 +113,7 @@ async fn start(config: Config) -> Server {
         let stopped = async {
             stopped.await.ok();
         };
-        rangekv_router::server::run(listener, door, stores, THREADS, stopped).await
+        rangekv_router::server::run(listener, door, places(&stores), stopped).await
     });
     Server {
         address,
@@ -221,18 +226,4 @@ async fn shutdown_answers_what_was_read() {
     assert_eq!(rest(&mut stream).await, "");
     server.task.await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
-}
-
-/// `cargo test --release -p rangekv-router --test server -- --ignored --nocapture serve`: a door
-/// on port 7777 over one map, to hold a load generator against.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "serves until it is interrupted"]
-async fn serve() {
-    let listener = TcpListener::bind("127.0.0.1:7777").await.unwrap();
-    let cache = Arc::new(SharedCache::new());
-    let door = Arc::new(Door::new(Config::default(), cache, Arc::new(TestNode)));
-    let stores: Arc<dyn Stores> = OneRange::start();
-    rangekv_router::server::run(listener, door, stores, THREADS, std::future::pending())
-        .await
-        .unwrap();
 }

@@ -336,3 +336,78 @@ fn an_unknown_outcome_is_told() {
     assert_eq!(world.ask("MULTI"), "+OK\r\n");
     assert!(world.ask("EXEC").starts_with("-EXECABORT"));
 }
+
+/// What is queued for subscribers is told when the transaction is committed, and only then.
+#[test]
+fn a_transaction_publishes_if_it_is_executed() {
+    let mut world = world();
+    let mut other = common::session(&world.door, 2);
+    let mut heard = |world: &mut World, lines: &[&str]| {
+        std::mem::swap(&mut world.session, &mut other);
+        for line in lines {
+            world.send(line);
+        }
+        world.step();
+        world.settle();
+        let out = world.session.replies().split().freeze();
+        std::mem::swap(&mut world.session, &mut other);
+        String::from_utf8_lossy(&out).replace("\r\n", " ")
+    };
+    heard(&mut world, &["SUBSCRIBE c"]);
+    ask(
+        &mut world,
+        &[
+            ("MULTI", "+OK"),
+            ("SET k 1", "+QUEUED"),
+            ("PUBLISH c 1", "+QUEUED"),
+            ("GET k", "+QUEUED"),
+            ("SPUBLISH c 1", "+QUEUED"),
+        ],
+    );
+    assert_eq!(heard(&mut world, &[]), "");
+    ask(&mut world, &[("EXEC", "*4 +OK :1 $1 1 :0")]);
+    assert_eq!(heard(&mut world, &[]), "*3 $7 message $1 c $1 1 ");
+    // Not executed, by conflict, by an error, or because nobody leads.
+    ask(&mut world, &[("WATCH k", "+OK"), ("SET k 2", "+OK")]);
+    ask(&mut world, &[("MULTI", "+OK"), ("PUBLISH c 2", "+QUEUED")]);
+    ask(&mut world, &[("EXEC", "*-1"), ("MULTI", "+OK")]);
+    ask(&mut world, &[("PUBLISH c 3", "+QUEUED")]);
+    world.ask("NOSUCH");
+    assert!(world.ask("EXEC").starts_with("-EXECABORT"));
+    ask(
+        &mut world,
+        &[
+            ("MULTI", "+OK"),
+            ("PUBLISH c 4", "+QUEUED"),
+            ("SET k 3", "+QUEUED"),
+        ],
+    );
+    world.fake.set_down(true);
+    assert!(world.ask("EXEC").starts_with("-CLUSTERDOWN"));
+    world.fake.set_down(false);
+    assert_eq!(heard(&mut world, &[]), "");
+    // Without keys, behind what stands before it.
+    for line in [
+        "SET k 5",
+        "MULTI",
+        "PUBLISH c 5",
+        "WAIT 9 0",
+        "WAITAOF 1 0 0",
+        "EXEC",
+        "GET k",
+    ] {
+        world.send(line);
+    }
+    world.settle();
+    let replies: Vec<_> = world
+        .replies()
+        .iter()
+        .map(|r| String::from_utf8_lossy(r).replace("\r\n", " "))
+        .collect();
+    assert_eq!(replies[5..], ["*3 :1 :0 *2 :1 :0 ", "$1 5 "]);
+    assert_eq!(heard(&mut world, &[]), "*3 $7 message $1 c $1 5 ");
+    for line in ["SUBSCRIBE c", "UNSUBSCRIBE", "CLUSTER INFO"] {
+        let reply = world.ask("MULTI") + &world.ask(line) + &world.ask("DISCARD");
+        assert!(reply.contains("can't be part of a transaction"), "{reply}");
+    }
+}

@@ -9,6 +9,7 @@ use super::{placement_state, CALL_TIME_MAX, LOOK};
 use crate::node::calls::Target;
 use crate::node::running::Running;
 use prost::Message;
+use rangekv_model::dynamo;
 use rangekv_model::redis::keys;
 use rangekv_proto::internal::admin_command::{self, Merge, Split, TransferLeader};
 use rangekv_proto::internal::placement_command::{AllocateIds, BumpCatalog, Kind};
@@ -21,12 +22,11 @@ use std::time::Instant;
 /// Two ranges that were one, the left one with its id.
 pub type Halves = (RangeDescriptor, RangeDescriptor);
 
-/// Where a cut is made if it is asked for at `key`: the records of one user key stay together.
+/// Where a cut is made if it is asked for at `key`: the records of one user key stay together, and
+/// an item with what is known of transactions that begin with it.
 pub fn cut_at(key: &[u8]) -> Vec<u8> {
-    match keys::user_key_prefix(key) {
-        Some(prefix) => prefix.to_vec(),
-        None => key.to_vec(),
-    }
+    let whole = keys::user_key_prefix(key).or_else(|| dynamo::keys::beside(key));
+    whole.unwrap_or(key).to_vec()
 }
 
 /// Cuts the range that holds `key` in two before it; `range`, if given, must be that range.

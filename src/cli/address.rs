@@ -55,6 +55,28 @@ pub fn listen(what: &str, text: &str) -> Result<Address, Invalid> {
     Ok(address)
 }
 
+/// What others are told to reach who listens on `listens`: host and port, or a host with its port;
+/// that address itself if nothing was `told`.
+pub fn advertised(
+    what: &str,
+    told: Option<&str>,
+    listens: &Address,
+    example: &str,
+) -> Result<Address, Invalid> {
+    let Some(text) = told else {
+        return Ok(listens.clone());
+    };
+    let whole = match text.contains(':') && !text.ends_with(']') {
+        true => text.to_owned(),
+        false => format!("{text}:{}", listens.port),
+    };
+    listen(what, &whole).map_err(|_| {
+        Invalid(format!(
+            "{what} '{text}': expected host:port or host, for example {example}"
+        ))
+    })
+}
+
 /// An address that others shall reach.
 pub fn check(what: &str, text: &str) -> Result<Address, Invalid> {
     match Address::parse(text) {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod output;
+pub mod pd;
 pub mod start;
 
 use crate::bench::BenchArgs;
@@ -27,6 +28,8 @@ pub struct Cli {
 pub enum Command {
     /// Run a store; without flags, a cluster of one in ./rangekv-data
     Start(Box<start::StartArgs>),
+    /// Run a placement node: of a cluster whose stores, started with --pd, hold the data
+    Pd(Box<pd::PdArgs>),
     /// Run a whole cluster on this machine, and say what to type
     Demo(DemoArgs),
     /// Look at a running cluster and change it

@@ -109,9 +109,10 @@ pub struct StartArgs {
     #[arg(long, alias = "raftBootstrapMembers", value_name = "NAME=HOST:PORT,…")]
     pub bootstrap_members: Option<String>,
 
-    /// Join the running cluster of any of these stores.
+    /// Join the running cluster of any of these stores, or placement nodes.
     #[arg(
         long,
+        visible_alias = "pd",
         value_name = "HOST:PORT,…",
         env = "JOIN_ADDR",
         hide_env_values = true
@@ -123,7 +124,8 @@ pub struct StartArgs {
     #[arg(long, alias = "raftRedisMap", value_name = "GRPC=REDIS,…")]
     pub redis_map: Option<String>,
 
-    /// Data ranges of a new cluster, 1 to 16384 [default: by the number of members].
+    /// Data ranges of a new cluster, 1 to 16384 [default: by the number of members]. In a cluster
+    /// of placement nodes the first store that joins says how many.
     #[arg(long, value_name = "N", value_parser = ranges_parser())]
     pub initial_ranges: Option<u64>,
 
@@ -217,7 +219,13 @@ impl StartArgs {
                 port: KV_HTTP_PORT,
             },
         };
-        let advertised = self.advertised(&grpc)?;
+        let given_address = given(&self.advertise_address);
+        let advertised = address::advertised(
+            "--advertise-address",
+            given_address,
+            &grpc,
+            "10.0.0.11:50051",
+        )?;
         let redis_map = self.redis_map()?;
         let members = self.members()?;
         let join = self.join()?;
@@ -299,7 +307,7 @@ impl StartArgs {
         options.first_start = first_start;
         options.grpc = Listen {
             bind: grpc.to_string(),
-            advertise: given(&self.advertise_address).map(str::to_owned),
+            advertise: given_address.map(str::to_owned),
         };
         options.redis = Listen {
             bind: redis.to_string(),
@@ -326,20 +334,6 @@ impl StartArgs {
             log_format: self.log_format,
             user: self.user,
         })
-    }
-
-    fn advertised(&self, grpc: &Address) -> Result<Address, Invalid> {
-        let Some(text) = given(&self.advertise_address) else {
-            return Ok(grpc.clone());
-        };
-        let whole = match text.contains(':') && !text.ends_with(']') {
-            true => text.to_owned(),
-            false => format!("{text}:{}", grpc.port),
-        };
-        let invalid = Invalid(format!(
-            "--advertise-address '{text}': expected host:port or host, for example 10.0.0.11:50051"
-        ));
-        address::listen("--advertise-address", &whole).map_err(|_| invalid)
     }
 
     fn members(&self) -> Result<Vec<Member>, Invalid> {
@@ -409,7 +403,7 @@ impl StartArgs {
 
     fn join(&self) -> Result<Vec<Address>, Invalid> {
         entries(&self.join)
-            .map(|entry| address::check("--join (JOIN_ADDR)", entry))
+            .map(|entry| address::check("--join (--pd, JOIN_ADDR)", entry))
             .collect()
     }
 
@@ -484,14 +478,14 @@ impl StartArgs {
 }
 
 /// A variable that is set to nothing is as good as absent.
-fn given(value: &Option<String>) -> Option<&str> {
+pub(super) fn given(value: &Option<String>) -> Option<&str> {
     value
         .as_deref()
         .map(str::trim)
         .filter(|text| !text.is_empty())
 }
 
-fn entries(list: &Option<String>) -> impl Iterator<Item = &str> {
+pub(super) fn entries(list: &Option<String>) -> impl Iterator<Item = &str> {
     let list = given(list).unwrap_or_default();
     list.split(',')
         .map(str::trim)

@@ -1,5 +1,6 @@
 //! The command line of `rangekv ctl` and `rangekv probe`.
 
+use super::recover::RecoverCommand;
 use super::wire::CtlCommand;
 use crate::bench::args::parse_duration;
 use crate::cli::Invalid;
@@ -108,6 +109,10 @@ pub enum CtlSubcommand {
         /// The range
         range: u64,
     },
+    /// Serve ranges again whose majority is gone for good; works on stopped stores, and may lose
+    /// acknowledged writes
+    #[command(subcommand)]
+    Recover(RecoverCommand),
 }
 
 /// See [`CtlSubcommand::Store`].
@@ -306,6 +311,11 @@ impl CtlSubcommand {
             }
             Self::Schedulers => CtlCommand::SchedulerList,
             Self::Why { range } => CtlCommand::RangeWhy { range: *range },
+            Self::Recover(_) => {
+                return Err(Invalid(
+                    "recover works on data directories, not on a cluster".into(),
+                ))
+            }
         })
     }
 

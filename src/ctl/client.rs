@@ -1,7 +1,8 @@
 //! Asks stores: one after the other, until one answers or the time is up; and again, while what
 //! was ordered is under way.
 
-use super::args::{CtlArgs, ProbeArgs, CTL_EXIT};
+use super::args::{CtlArgs, CtlSubcommand, ProbeArgs, CTL_EXIT};
+use super::recover;
 use super::table::{self, Names};
 use super::wire::{CtlCommand, StoreInfo, Underway, LEADER_HINT};
 use crate::cli::{output, Invalid};
@@ -44,6 +45,9 @@ impl Problem {
 
 /// Runs one command of `rangekv ctl`; see [`CTL_EXIT`].
 pub fn ctl(args: &CtlArgs) -> ExitCode {
+    if let CtlSubcommand::Recover(command) = &args.command {
+        return recover::run(command);
+    }
     let command = match args.command.command() {
         Ok(command) => command,
         Err(invalid) => return invalid.exit(),

@@ -1,7 +1,8 @@
 //! `rangekv ctl` and `rangekv probe`: the operator's side.
 //!
 //! [`wire`] is what both sides share, [`args`] the command line, [`client`] asks the stores,
-//! [`table`] prints their answers for people; [`server`] is what a store answers.
+//! [`table`] prints their answers for people; [`server`] is what a store answers. [`recover`] asks nobody: it
+//! works on the directories of stores that don't run.
 
 pub mod wire;
 
@@ -9,6 +10,7 @@ pub mod args;
 mod client;
 mod table;
 
+pub mod recover;
 pub mod server;
 
 pub use client::{ctl, probe};

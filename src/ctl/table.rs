@@ -106,7 +106,8 @@ fn status(status: &Status, names: &Names) -> String {
 
 fn stores(stores: &[StoreInfo]) -> String {
     let header = [
-        "STORE", "NAME", "STATE", "GRPC", "REDIS", "LEADERS", "REPLICAS", "USED", "FREE", "SEEN",
+        "STORE", "NAME", "ROLE", "STATE", "GRPC", "REDIS", "LEADERS", "REPLICAS", "USED", "FREE",
+        "SEEN",
     ];
     let rows = stores.iter().map(|store| {
         let seen = match store.heartbeat_age_ms {
@@ -116,6 +117,7 @@ fn stores(stores: &[StoreInfo]) -> String {
         [
             store.id.to_string(),
             store.name.clone(),
+            store.role.clone(),
             store.state.clone(),
             store.grpc_address.clone(),
             store.redis_address.clone(),
@@ -126,7 +128,7 @@ fn stores(stores: &[StoreInfo]) -> String {
             seen,
         ]
     });
-    table(header, &[0, 5, 6, 7, 8, 9], rows)
+    table(header, &[0, 6, 7, 8, 9, 10], rows)
 }
 
 fn store(detail: &StoreDetail, names: &Names) -> String {

@@ -295,6 +295,9 @@ pub struct StoreInfo {
     pub name: String,
     /// `up`, `draining`, `removed`, or `down`: no heartbeat for a while.
     pub state: String,
+    /// `store`, or `placement node`: it holds range 1 and no data.
+    #[serde(default)]
+    pub role: String,
     /// For Raft, admin services and forwarding.
     pub grpc_address: String,
     /// For Redis clients.

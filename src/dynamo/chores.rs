@@ -1,21 +1,27 @@
-//! What is removed in the background: the records of deleted tables, and items whose time is over.
+//! What is removed in the background: the records of deleted tables, items whose time is over, and
+//! what is remembered of transactions that nobody repeats any more.
 //!
 //! The node that leads range 1 does it. Everything may be done twice without harm, so that nobody
 //! needs to be told when that leader changes.
 //!
 //! A deleting table is left alone for [`LEAVE_ALONE`] first: no node takes it for alive any more by
 //! then, so that nothing is written behind the walk that removes its records.
+//!
+//! Transactions with tokens leave records in tables that are marked ([`MARKED_FOR_MS`]); the others
+//! are not walked for them, so that their ranges may sleep. A mark goes after a walk that began
+//! when all that was written under it was over.
 
 use super::catalog::FRESH;
 use super::ranges::Ranges;
 use crate::node::running::Running;
 use rangekv_model::dynamo::command::{Command, Reply};
 use rangekv_model::dynamo::keys;
-use rangekv_proto::internal::placement_command::{Kind, ReadTables, RemoveTable};
+use rangekv_model::dynamo::token::WINDOW_MS;
+use rangekv_proto::internal::placement_command::{Kind, ReadTables, RemoveTable, UpdateTable};
 use rangekv_proto::internal::TableRecord;
 use rangekv_router::dynamo::backend::{not_understood, Backend, Place};
 use rangekv_router::dynamo::error::DynamoError;
-use rangekv_router::dynamo::table;
+use rangekv_router::dynamo::{table, MARKED_FOR_MS};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,6 +36,13 @@ const LEAVE_ALONE: Duration = Duration::from_secs(3);
 const DROP_MAX: u32 = 1_000;
 /// Items that one command looks at.
 const EXPIRE_MAX: u32 = 500;
+/// Between two walks over the tables that have tokens.
+const SWEEP_EVERY: Duration = Duration::from_millis(WINDOW_MS);
+/// A mark of this age has nothing under it that is not over; with some minutes for clocks that
+/// differ, and for requests that take their time.
+const MARK_OVER_MS: u64 = MARKED_FOR_MS + WINDOW_MS + 5 * 60 * 1000;
+/// Records that one command looks at for those of tokens; they need not be decoded.
+const SWEEP_MAX: u32 = 2_000;
 /// Between two commands.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -42,6 +55,7 @@ pub async fn run(node: Arc<Running>) {
     let ranges = Ranges::new(node);
     let mut doomed: HashMap<u32, Instant> = HashMap::new();
     let mut expired = Instant::now();
+    let mut swept = Instant::now();
     loop {
         tokio::time::sleep(EVERY).await;
         if ranges.node.placement.inspect(|_, _, _| ()).await.is_err() {
@@ -76,6 +90,16 @@ pub async fn run(node: Arc<Running>) {
                     table,
                     "removing expired items",
                     expire(&ranges, table).await,
+                );
+            }
+        }
+        if swept.elapsed() >= SWEEP_EVERY {
+            swept = Instant::now();
+            for table in tables.iter().filter(|t| !t.deleting && t.tokens_ms != 0) {
+                report(
+                    table,
+                    "forgetting old transactions",
+                    sweep(&ranges, table).await,
                 );
             }
         }
@@ -119,6 +143,34 @@ async fn expire(ranges: &Ranges, record: &TableRecord) -> Result<u64, DynamoErro
         max: EXPIRE_MAX,
     })
     .await
+}
+
+async fn sweep(ranges: &Ranges, table: &TableRecord) -> Result<u64, DynamoError> {
+    let began_ms = ranges.now_ms();
+    // As a read: it becomes a write where something is over.
+    let removed = walk(ranges, table, true, |start| Command::Sweep {
+        table: table.id,
+        start,
+        max: SWEEP_MAX,
+    })
+    .await?;
+    if began_ms < table.tokens_ms.saturating_add(MARK_OVER_MS) {
+        return Ok(removed);
+    }
+    let unmarked = TableRecord {
+        tokens_ms: 0,
+        ..table.clone()
+    };
+    let unmark = Kind::UpdateTable(UpdateTable {
+        record: Some(unmarked),
+    });
+    let time_max = super::ranges::REQUEST_TIME_MAX;
+    let reply = ranges.node.calls.placement(unmark, time_max).await?;
+    if !reply.error.is_empty() {
+        // It was changed meanwhile, perhaps marked anew.
+        tracing::debug!(table = table.name, why = reply.error, "the mark stays");
+    }
+    Ok(removed)
 }
 
 /// Sends commands to all of a table, from where the last one ended; how many records went.

@@ -14,7 +14,6 @@ use axum::http::{Method, Response, StatusCode};
 use rangekv_router::dynamo::error::{DynamoError, Exception};
 use rangekv_router::dynamo::{answer, Caller, OPERATIONS, REQUEST_BYTES_MAX};
 use rangekv_router::metrics::DoorMetrics;
-use serde_json::Value as Json;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -180,8 +179,7 @@ async fn post(door: &Door, request: Request) -> Response<Body> {
         );
     }
     match answered {
-        Ok(Json::Null) => response(StatusCode::OK, String::new()),
-        Ok(json) => response(StatusCode::OK, json.to_string()),
+        Ok(body) => response(StatusCode::OK, body),
         Err(error) => {
             if error.kind == Exception::Internal {
                 tracing::warn!(target, error = error.message, "a DynamoDB request failed");

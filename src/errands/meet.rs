@@ -68,6 +68,7 @@ pub(super) async fn meet(
     }
     let request = JoinRequest {
         identity: Some(identity),
+        ..JoinRequest::default()
     };
     let unavailable = |status: tonic::Status| Failure::Unavailable(status.message().into());
     let seat = join::answer(&node.calls, &node.book, request).await;

@@ -46,6 +46,7 @@ fn node(snapshot: &Snapshot, store: &StoreInfo) -> Value {
     json!({
         "id": store.id,
         "name": store.name,
+        "role": store.role,
         "status": activity(store),
         "address": store.grpc_address,
         "redis_address": store.redis_address,

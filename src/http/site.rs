@@ -10,6 +10,7 @@ use super::snapshot::{ask, Snapshot, Snapshots};
 use super::{events, health, membership, metrics, page, placement, raft};
 use crate::ctl::server::Failure as CtlFailure;
 use crate::ctl::wire::CtlCommand;
+use crate::node::peers::Introduction;
 use crate::node::running::Running;
 use crate::node::seat::Seat;
 use axum::body::{Body, Bytes};
@@ -37,6 +38,7 @@ const PATHS: &[&str] = &[
     "/health",
     "/health/detailed",
     "/ready",
+    "/identity",
     "/metrics",
     "/cluster",
     "/partitions",
@@ -151,6 +153,10 @@ pub fn routes(site: Arc<Site>) -> Router {
         .route("/events", get(events::follow))
         .route("/health", of_store(|site| health::health(&site.vitals())))
         .route("/ready", of_store(|site| health::ready(&site.vitals())))
+        .route(
+            "/identity",
+            of_store(|site| Answer::json(&Introduction::of(&site.seat))),
+        )
         .route("/health/detailed", get(health_detailed))
         .route("/metrics", get(get_metrics))
         .route("/cluster", of(|s, _| Ok(membership::cluster(s))))

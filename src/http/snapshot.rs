@@ -254,6 +254,7 @@ pub mod tests {
             id,
             name: format!("n{id}"),
             state: state.into(),
+            role: "store".into(),
             grpc_address: format!("10.0.0.{id}:50051"),
             redis_address: format!("10.0.0.{id}:6379"),
             http_address: format!("10.0.0.{id}:8080"),

@@ -18,7 +18,7 @@ use super::options::Member;
 use super::seat::{Founding, Seat};
 use crate::ctl::{hex, unhex};
 use parking_lot::Mutex;
-use rangekv_pd::bootstrap::{default_data_ranges, Bootstrap, Member as Planned};
+use rangekv_pd::bootstrap::{default_data_ranges, Bootstrap, BootstrapError, Member as Planned};
 use rangekv_pd::config::ReplicationFactor;
 use rangekv_proto::internal as pb;
 use rangekv_proto::{RangeDescriptor, StoreId};
@@ -56,7 +56,7 @@ pub enum FoundError {
     NotAMember(String),
     /// The members make no cluster.
     #[error(transparent)]
-    Plan(#[from] rangekv_pd::bootstrap::BootstrapError),
+    Plan(#[from] BootstrapError),
     /// The record can't be kept.
     #[error(transparent)]
     Record(#[from] DurableError),
@@ -101,6 +101,21 @@ pub async fn found(
     members: &[Member],
     data_ranges: Option<usize>,
 ) -> Result<(), FoundError> {
+    let ranges = data_ranges.unwrap_or_else(|| default_data_ranges(members.len()));
+    let plan = |planned: &[Planned]| Bootstrap::plan(planned, ranges, ReplicationFactor::Auto);
+    found_by(seat, members, plan).await
+}
+
+/// The same of placement nodes, which hold range 1 and no data.
+pub async fn found_placement(seat: &Arc<Seat>, members: &[Member]) -> Result<(), FoundError> {
+    found_by(seat, members, Bootstrap::plan_placement).await
+}
+
+async fn found_by(
+    seat: &Arc<Seat>,
+    members: &[Member],
+    plan: impl FnOnce(&[Planned]) -> Result<Bootstrap, BootstrapError>,
+) -> Result<(), FoundError> {
     let me = seat.name();
     let Some(mine) = members.iter().position(|m| m.name == me) else {
         return Err(FoundError::NotAMember(me));
@@ -132,8 +147,7 @@ pub async fn found(
             grpc_address: m.address.clone(),
         })
         .collect();
-    let ranges = data_ranges.unwrap_or_else(|| default_data_ranges(members.len()));
-    let plan = Bootstrap::plan(&planned, ranges, ReplicationFactor::Auto)?;
+    let plan = plan(&planned)?;
     let cluster = rand::random_range(1..=u64::MAX);
     let invited = |(store, member): &(StoreId, Planned)| Invited {
         store: store.0,

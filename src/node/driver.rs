@@ -1,13 +1,16 @@
-//! The worker's thread: drain, handle, write, send, sync, send, reply.
+//! The worker's thread: read links, drain, handle, write, send, sync, send, reply.
 //!
 //! One loop is one group commit: while `sync` waits for the disk the mailbox fills, and the
-//! next loop takes all of it. Messages that may leave before the sync (a leader's appends)
+//! next loop takes all of it. Where the disk is slow other threads wait for it
+//! ([`super::syncers`]), and the worker goes on. Messages that may leave before the sync (a leader's appends)
 //! do, so that followers write while we do.
 
 use super::clock;
 use super::mailbox::{Inbox, Taken};
+use super::syncers::Syncers;
 use super::watchdog::{Doing, Pulse};
 use rangekv_proto::StoreId;
+use rangekv_router::poll::ports::Ports;
 use rangekv_store::event::{Event, Outbox, SnapshotToSend};
 use rangekv_store::wire::Envelope;
 use rangekv_store::worker::Worker;
@@ -31,9 +34,16 @@ pub trait Post: Send {
     fn snapshot(&self, snapshot: SnapshotToSend);
 }
 
-/// Runs a worker until its mailbox is closed, then returns it.
-pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>) -> Worker {
-    inbox.bind();
+/// Runs a worker until its mailbox is closed, then returns it. What comes on the links of
+/// `ports` goes through the mailbox as everything else does.
+pub fn run(
+    mut worker: Worker,
+    inbox: Inbox,
+    mut ports: Ports,
+    post: impl Post,
+    pulse: &Arc<Pulse>,
+    syncers: &Syncers,
+) -> Worker {
     let mut events: Vec<Event> = Vec::new();
     let mut outbox = Outbox::default();
     let mut handled = 0;
@@ -41,15 +51,21 @@ pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>
         if std::mem::take(&mut handled) >= BUSY_EVENTS {
             std::thread::sleep(BUSY_PAUSE);
         }
+        wait(&mut ports, Duration::ZERO);
+        ports.turns(|_, _| {});
         let taken = inbox.take(&mut events);
         let now = clock::now();
         if events.is_empty() && !worker.has_work() && now.mono_ns < worker.next_tick() {
-            if taken == Taken::Closed {
+            if taken == Taken::Closed && !syncers.are_busy() {
                 return worker;
             }
             pulse.rest();
             let until_tick = Duration::from_nanos(worker.next_tick() - now.mono_ns);
-            inbox.park(until_tick.min(PARK_MAX));
+            if inbox.fall_asleep(syncers.are_busy()) {
+                wait(&mut ports, until_tick.min(PARK_MAX));
+                inbox.awake();
+                ports.turns(|_, _| {});
+            }
             continue;
         }
         pulse.begin(Doing::Working);
@@ -59,14 +75,29 @@ pub fn run(mut worker: Worker, inbox: Inbox, post: impl Post, pulse: &Arc<Pulse>
         }
         let sync = worker.begin_round(now, &mut outbox);
         send(&post, &mut outbox);
-        if sync {
-            pulse.begin(Doing::Syncing);
-            worker.sync();
-            pulse.begin(Doing::Working);
+        let later = match sync && syncers.are_worth_it() {
+            true => worker.sync_later(),
+            false => None,
+        };
+        match later {
+            Some(job) => syncers.submit(job),
+            None if sync => {
+                pulse.begin(Doing::Syncing);
+                let began = clock::now();
+                worker.sync(began);
+                syncers.observe(clock::mono_ns() - began.mono_ns);
+                pulse.begin(Doing::Working);
+            }
+            None => {}
         }
         worker.finish_round(clock::now(), &mut outbox);
         send(&post, &mut outbox);
     }
+}
+
+fn wait(ports: &mut Ports, timeout: Duration) {
+    let waited = ports.wait(Some(timeout));
+    waited.expect("waiting on an epoll of our own");
 }
 
 /// Hands the outbox over, coalesced per store; the order per store is kept.

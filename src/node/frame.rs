@@ -14,11 +14,8 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use std::io::{self, IoSlice, Write};
+use std::net::TcpStream;
 
 /// The first bytes of a link. The last one is the version of all of this.
 pub const MAGIC: &[u8; 8] = b"\xa7RKVLNK\x01";
@@ -32,9 +29,7 @@ const HEADER_BYTES: usize = 12;
 /// Frames are received into blocks of this size, one behind the other: what keeps a slice of a
 /// frame for long (the log does) keeps its block. A new block is begun
 const BLOCK_BYTES: usize = 64 << 10;
-/// when less than this is left of the old one.
-const READ_BYTES_MIN: usize = 4 << 10;
-/// A block for a frame of more than `BLOCK_BYTES` grows with what was received by this.
+/// when the old one is full. A block for a frame that is larger grows by this.
 const GROW_BYTES: usize = 1 << 20;
 
 /// Encoded messages that wait to be sent, in buffers of a frame's size and what exceeds it.
@@ -134,7 +129,7 @@ impl Parts {
     }
 
     /// Writes what the socket takes; whether that was all.
-    pub fn try_write(&mut self, link: &OwnedWriteHalf) -> io::Result<bool> {
+    pub fn write(&mut self, mut link: &TcpStream) -> io::Result<bool> {
         while !self.0.is_empty() {
             // More buffers than one call takes are rare.
             let mut slices = [IoSlice::new(&[]); 16];
@@ -142,7 +137,7 @@ impl Parts {
                 *slice = IoSlice::new(part);
             }
             let count = self.0.len().min(slices.len());
-            match link.try_write_vectored(&slices[..count]) {
+            match link.write_vectored(&slices[..count]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.advance(written),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -151,14 +146,6 @@ impl Parts {
             }
         }
         Ok(true)
-    }
-
-    /// Writes all.
-    pub async fn write(&mut self, link: &OwnedWriteHalf) -> io::Result<()> {
-        while !self.try_write(link)? {
-            link.writable().await?;
-        }
-        Ok(())
     }
 
     fn advance(&mut self, mut written: usize) {
@@ -183,50 +170,31 @@ pub struct Frame {
     pub responses: Bytes,
 }
 
-/// Reads frames off a link.
-pub struct Reader {
-    link: OwnedReadHalf,
-    buffer: BytesMut,
-    reads: Arc<AtomicU64>,
-}
+/// Cuts frames out of what a link brings.
+#[derive(Default)]
+pub struct Reader(BytesMut);
 
 impl Reader {
-    /// After the greetings.
-    pub fn new(link: OwnedReadHalf) -> Self {
-        Reader {
-            link,
-            buffer: BytesMut::new(),
-            reads: Arc::default(),
+    /// Adds what was received.
+    pub fn push(&mut self, received: &[u8]) {
+        if self.0.capacity() - self.0.len() < received.len() {
+            let more = match self.0.len() {
+                0..BLOCK_BYTES => BLOCK_BYTES,
+                _ => GROW_BYTES,
+            };
+            self.0.reserve(more.max(received.len()));
         }
+        self.0.extend_from_slice(received);
     }
 
-    /// Grows with everything that is received.
-    pub fn reads(&self) -> Arc<AtomicU64> {
-        self.reads.clone()
+    /// The next frame, if it is whole. An error: this is no link of ours.
+    pub fn next(&mut self) -> io::Result<Option<Frame>> {
+        take_frame(&mut self.0)
     }
 
-    /// The next frame; `None` at the end of the link.
-    pub async fn next(&mut self) -> io::Result<Option<Frame>> {
-        loop {
-            if let Some(frame) = take_frame(&mut self.buffer)? {
-                return Ok(Some(frame));
-            }
-            if self.buffer.capacity() - self.buffer.len() < READ_BYTES_MIN {
-                let more = match self.buffer.len() {
-                    0..BLOCK_BYTES => BLOCK_BYTES,
-                    _ => GROW_BYTES,
-                };
-                self.buffer.reserve(more);
-            }
-            let count = self.link.read_buf(&mut self.buffer).await?;
-            self.reads.fetch_add(1, Ordering::Relaxed);
-            if count == 0 {
-                return match self.buffer.is_empty() {
-                    true => Ok(None),
-                    false => Err(io::ErrorKind::UnexpectedEof.into()),
-                };
-            }
-        }
+    /// Whether part of a frame is there.
+    pub fn is_cut_short(&self) -> bool {
+        !self.0.is_empty()
     }
 }
 
@@ -260,7 +228,8 @@ fn take_frame(buffer: &mut BytesMut) -> io::Result<Option<Frame>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::{TcpListener, TcpStream};
+    use std::io::Read;
+    use std::net::TcpListener;
 
     #[test]
     fn messages_are_cut_into_buffers() {
@@ -278,32 +247,38 @@ mod tests {
         assert!(messages.is_empty() && messages.take().0.is_empty());
     }
 
-    #[tokio::test]
-    async fn frames_cross_a_link_in_any_pieces() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, receiver) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (_end, sender) = sender.unwrap().into_split();
-        let mut reader = Reader::new(receiver.unwrap().0.into_split().0);
+    #[test]
+    fn frames_cross_a_link_in_any_pieces() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut receiver = listener.accept().unwrap().0;
         let raft: Vec<Bytes> = (0..40).map(|n| Bytes::from(vec![n; 7])).collect();
         let large = Bytes::from(vec![7; 9 << 20]);
-        let writing = async {
+        let (sent, sent_large) = (raft.clone(), large.clone());
+        let writing = std::thread::spawn(move || {
             let requests = Bytes::from_static(b"rq");
-            let mut parts = Parts::new(raft.clone(), requests, large.clone());
-            parts.write(&sender).await.unwrap();
-            Parts::sign_of_life().write(&sender).await.unwrap();
-            drop(sender);
-        };
-        let reading = async {
-            let frame = reader.next().await.unwrap().unwrap();
-            assert_eq!(frame.raft[..], raft.concat());
-            assert_eq!(&frame.requests[..], b"rq");
-            assert_eq!(frame.responses, large);
-            let alive = reader.next().await.unwrap().unwrap();
-            assert!(alive.raft.is_empty() && alive.requests.is_empty());
-            assert!(reader.next().await.unwrap().is_none());
-        };
-        tokio::join!(writing, reading);
+            let mut parts = Parts::new(sent, requests, sent_large);
+            assert!(parts.write(&sender).unwrap());
+            assert!(Parts::sign_of_life().write(&sender).unwrap());
+        });
+        let (mut reader, mut frames) = (Reader::default(), Vec::new());
+        let mut piece = vec![0; 100_003];
+        loop {
+            match receiver.read(&mut piece).unwrap() {
+                0 => break,
+                count => reader.push(&piece[..count]),
+            }
+            while let Some(frame) = reader.next().unwrap() {
+                frames.push(frame);
+            }
+        }
+        writing.join().unwrap();
+        assert!(!reader.is_cut_short());
+        assert_eq!(frames.len(), 2);
+        assert_eq!(frames[0].raft[..], raft.concat());
+        assert_eq!(&frames[0].requests[..], b"rq");
+        assert_eq!(frames[0].responses, large);
+        assert!(frames[1].raft.is_empty() && frames[1].requests.is_empty());
     }
 
     #[test]

@@ -147,12 +147,14 @@ mod tests {
             store: 2,
             name: "n2".into(),
             incarnation: 5,
+            placement: false,
         };
         let caller = Identity {
             cluster: 7,
             store: 1,
             name: "n1".into(),
             incarnation: 4,
+            placement: false,
         };
         let check = |greeting: Greeting| {
             let mut metadata = MetadataMap::new();

@@ -268,10 +268,7 @@ impl Heartbeats {
         let Some(cell) = self.stores.shared.cell(d.id) else {
             return;
         };
-        let (reads, writes) = (
-            cell.reads.load(Ordering::Relaxed),
-            cell.writes.load(Ordering::Relaxed),
-        );
+        let (reads, writes) = (cell.reads(), cell.writes.load(Ordering::Relaxed));
         let elapsed = now.saturating_sub(figures.counted_ms);
         if figures.counted_ms == 0 {
             (figures.reads, figures.writes, figures.counted_ms) = (reads, writes, now);

@@ -17,6 +17,7 @@
 
 use super::durable::{self, DurableError};
 use crate::ctl::{hex, unhex};
+use rangekv_pd::state::StoreRole;
 use rangekv_proto::{RangeDescriptor, StoreId};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -37,12 +38,23 @@ pub struct Identity {
     pub name: String,
     /// Drawn when the directory was made: tells it from the one it replaces.
     pub incarnation: u64,
+    /// It is a placement node's: it holds range 1 and no data.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub placement: bool,
 }
 
 impl Identity {
     /// The store's id.
     pub fn store_id(&self) -> StoreId {
         StoreId(self.store)
+    }
+
+    /// What the store is for.
+    pub fn role(&self) -> StoreRole {
+        match self.placement {
+            true => StoreRole::Placement,
+            false => StoreRole::Store,
+        }
     }
 }
 
@@ -64,6 +76,18 @@ pub enum DataDirError {
         found: String,
         /// Who we are told to be.
         asked: String,
+    },
+    /// Initialised for another role.
+    #[error("{path} belongs to {found}, a {}: start it with `{command}`, or give this process another directory", .role.name())]
+    OtherRole {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        found: String,
+        /// What it is for.
+        role: StoreRole,
+        /// What starts such a one.
+        command: &'static str,
     },
     /// One of its small files.
     #[error(transparent)]
@@ -151,6 +175,22 @@ impl DataDir {
                 path: self.path.clone(),
                 found: identity.name.clone(),
                 asked: asked.into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that the directory's owner is what this process was started as.
+    pub fn check_role(&self, asked: StoreRole) -> Result<(), DataDirError> {
+        match &self.identity {
+            Some(identity) if identity.role() != asked => Err(DataDirError::OtherRole {
+                path: self.path.clone(),
+                found: identity.name.clone(),
+                role: identity.role(),
+                command: match identity.role() {
+                    StoreRole::Store => "rangekv start",
+                    StoreRole::Placement => "rangekv pd",
+                },
             }),
             _ => Ok(()),
         }
@@ -245,6 +285,7 @@ mod tests {
             store: 2,
             name: "n2".into(),
             incarnation,
+            placement: false,
         }
     }
 
@@ -311,6 +352,12 @@ mod tests {
             .unwrap_err()
             .to_string()
             .contains("belongs to store \"n2\""));
+        dir.check_role(StoreRole::Store).unwrap();
+        assert!(dir
+            .check_role(StoreRole::Placement)
+            .unwrap_err()
+            .to_string()
+            .contains("belongs to n2, a store: start it with `rangekv start`"));
         drop(dir);
         fs::write(root.path().join("log/1"), "x").unwrap();
         fs::remove_file(root.path().join("IDENTITY")).unwrap();

@@ -16,15 +16,20 @@ use tonic::Status;
 /// One attempt at a registration takes no longer.
 const REGISTER_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// Asks the stores at `addresses` for a seat until one is given. The error is final: the
-/// cluster does not want this store.
-pub async fn join(seat: &Arc<Seat>, addresses: &[String]) -> Result<(), String> {
+/// Asks the stores at `addresses` for a seat until one is given; if no store has come before to a
+/// cluster of placement nodes, with `data_ranges` data ranges. The error is final: the cluster does
+/// not want this store.
+pub async fn join(
+    seat: &Arc<Seat>,
+    addresses: &[String],
+    data_ranges: Option<usize>,
+) -> Result<(), String> {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut last_problem = String::new();
     let mut turn: VecDeque<String> = addresses.iter().cloned().collect();
     loop {
         let address = turn.pop_front().ok_or("--join names no address")?;
-        let problem = match ask(seat, &address).await {
+        let problem = match ask(seat, &address, data_ranges).await {
             Ok(JoinReply { error, .. }) if !error.is_empty() => return Err(error),
             Ok(JoinReply {
                 initialise: Some(offer),
@@ -53,9 +58,10 @@ pub async fn join(seat: &Arc<Seat>, addresses: &[String]) -> Result<(), String> 
     }
 }
 
-async fn ask(seat: &Seat, address: &str) -> Result<JoinReply, Status> {
+async fn ask(seat: &Seat, address: &str, data_ranges: Option<usize>) -> Result<JoinReply, Status> {
     let request = JoinRequest {
         identity: Some(seat.describe()),
+        data_ranges: data_ranges.unwrap_or(0) as u64,
     };
     let mut request = tonic::Request::new(request);
     request.set_timeout(REGISTER_TIME_MAX * 2);
@@ -80,10 +86,12 @@ pub async fn answer(
         dynamo_address: identity.dynamo_address,
         http_address: identity.http_address,
         state: 0,
+        role: identity.role,
     };
     let register = Kind::RegisterStore(RegisterStore {
         record: Some(record),
         cluster: 0,
+        data_ranges: request.data_ranges,
     });
     let reply = calls
         .placement(register, REGISTER_TIME_MAX)
@@ -111,7 +119,7 @@ pub async fn answer(
             store: reply.first_id,
             name: identity.name,
             incarnation: identity.incarnation,
-            ranges: Vec::new(),
+            ranges: reply.ranges,
             stores: addresses(&state.stores, book.all()),
         }),
     })
@@ -155,6 +163,7 @@ pub async fn register(calls: &Calls, seat: &Seat) -> Result<(), String> {
         let register = Kind::RegisterStore(RegisterStore {
             record: Some(seat.record(me.store)),
             cluster: me.cluster,
+            data_ranges: 0,
         });
         let problem = match calls.placement(register, REGISTER_TIME_MAX).await {
             Ok(reply) if reply.error.is_empty() => {

@@ -10,6 +10,7 @@
 //!   when the link is ready leaves in one frame, up to [`FRAME_BYTES`].
 
 use super::frame::{Messages, Parts, FRAME_BYTES, MESSAGE_BYTES_MAX};
+use super::link::Sending;
 use super::mailbox::request_bytes;
 use super::outlet::{Outlet, Source};
 use super::tokens::{Tokens, Waiting};
@@ -18,8 +19,8 @@ use rangekv_proto::frame::{get_response, put_request};
 use rangekv_proto::{Body, ReplySink, RequestError, Response};
 use rangekv_router::stores::SentCall;
 use std::collections::VecDeque;
+use std::net::TcpStream;
 use std::sync::Arc;
-use tokio::net::tcp::OwnedWriteHalf;
 
 /// Envelopes waiting for one store. Raft's own windows are below it unless the store is slow.
 const RAFT_BYTES_MAX: usize = 32 << 20;
@@ -219,19 +220,14 @@ impl Lane {
         sinks.iter().for_each(|sink| sink.nudge());
     }
 
-    /// The connection is up.
-    pub fn open(&self, link: Arc<OwnedWriteHalf>) {
-        self.0.open(link);
+    /// The connection is up; returns the number of its session.
+    pub fn open(&self, link: Arc<TcpStream>) -> u64 {
+        self.0.open(link)
     }
 
     /// Whether the connection is up.
     pub fn is_open(&self) -> bool {
         self.0.lock().is_open()
-    }
-
-    /// The sending end, for the link to run.
-    pub fn outlet(&self) -> &Outlet<Queue> {
-        &self.0
     }
 
     /// The connection has ended: drops envelopes, answers all requests. Returns whether it was up.
@@ -261,6 +257,15 @@ impl Lane {
             );
         }
         was_open
+    }
+}
+
+impl Sending for Lane {
+    fn resume(&self, session: u64) {
+        self.0.resume(session);
+    }
+    fn show_life(&self) {
+        self.0.show_life();
     }
 }
 
@@ -304,13 +309,12 @@ impl Source for Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::frame::{Frame, Reader};
+    use crate::node::frame::Frame;
+    use crate::node::link::testing::{opened, Far};
     use bytes::BytesMut;
     use parking_lot::Mutex;
     use rangekv_proto::frame::{get_request, put_response};
     use rangekv_proto::{EvaluatorId, RangeId, Request};
-    use tokio::net::{TcpListener, TcpStream};
-    use tokio::task::JoinHandle;
 
     #[derive(Default)]
     struct Answers(Mutex<Vec<(u64, Response)>>);
@@ -339,21 +343,8 @@ mod tests {
         lane.push_calls(std::iter::once((request, sink.clone(), token)));
     }
 
-    /// A lane, the task that writes what its socket did not take at once, and the other end.
-    async fn opened(lane: &Arc<Lane>) -> (Reader, JoinHandle<std::io::Error>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (near_reader, writer) = near.unwrap().into_split();
-        let (far, far_writer) = far.unwrap().0.into_split();
-        let writer = Arc::new(writer);
-        lane.open(writer.clone());
-        let lane = lane.clone();
-        let writing = tokio::spawn(async move {
-            let _ends = (near_reader, far_writer);
-            lane.outlet().keep_writing(&writer).await
-        });
-        (Reader::new(far), writing)
+    fn open(lane: &Arc<Lane>) -> Far {
+        opened(lane.clone(), |link| lane.open(link))
     }
 
     fn tokens(frame: &Frame) -> Vec<u64> {
@@ -369,12 +360,12 @@ mod tests {
         (Arc::default(), answers.clone(), answers)
     }
 
-    #[tokio::test]
-    async fn what_is_queued_together_leaves_in_one_frame_in_order() {
+    #[test]
+    fn what_is_queued_together_leaves_in_one_frame_in_order() {
         let (lane, answers, sink) = lane();
-        let (mut far, _writing) = opened(&lane).await;
+        let mut far = open(&lane);
         {
-            let mut queue = lane.outlet().lock();
+            let mut queue = lane.0.lock();
             queue
                 .raft
                 .extend([&b"ab"[..], b"c"].map(Bytes::from_static));
@@ -382,7 +373,7 @@ mod tests {
         }
         let calls = [70, 71].map(|token| (request(false), sink.clone(), token));
         lane.push_calls(calls.into_iter());
-        let frame = far.next().await.unwrap().unwrap();
+        let frame = far.next().unwrap();
         assert_eq!(&frame.raft[..], b"abc");
         let mut responses = BytesMut::new();
         for token in tokens(&frame).into_iter().rev() {
@@ -391,18 +382,18 @@ mod tests {
         lane.complete(responses.freeze());
         let answers: Vec<u64> = answers.0.lock().iter().map(|a| a.0).collect();
         assert_eq!(answers, [71, 70]);
-        assert!(lane.outlet().lock().take().is_none(), "nothing is left");
+        assert!(lane.0.lock().take().is_none(), "nothing is left");
     }
 
-    #[tokio::test]
-    async fn when_the_link_breaks_only_sent_writes_are_unknown() {
+    #[test]
+    fn when_the_link_breaks_only_sent_writes_are_unknown() {
         let (lane, answers, sink) = lane();
-        let _link = opened(&lane).await;
+        let _far = open(&lane);
         push(&lane, request(false), &sink, 1);
         push(&lane, request(true), &sink, 2);
         {
             // As if the socket were full.
-            let mut queue = lane.outlet().lock();
+            let mut queue = lane.0.lock();
             queue.push((request(false), sink.clone(), 3));
         }
         assert!(lane.close());
@@ -424,29 +415,26 @@ mod tests {
         assert!(!lane.push_raft(Bytes::from_static(b"x")));
     }
 
-    #[tokio::test]
-    async fn a_new_connection_gets_nothing_of_the_old_one() {
+    #[test]
+    fn a_new_connection_gets_nothing_of_the_old_one() {
         let (lane, answers, sink) = lane();
-        let (mut old, writing) = opened(&lane).await;
-        lane.outlet()
-            .lock()
-            .raft
-            .push_back(Bytes::from_static(b"o"));
-        lane.outlet().lock().raft_bytes = 1;
+        let mut old = open(&lane);
+        lane.0.lock().raft.push_back(Bytes::from_static(b"o"));
+        lane.0.lock().raft_bytes = 1;
         lane.close();
-        writing.abort();
-        let (mut new, _writing) = opened(&lane).await;
+        old.hang_up();
+        let mut new = open(&lane);
         lane.push_raft(Bytes::from_static(b"x"));
         push(&lane, request(false), &sink, 9);
-        assert_eq!(&new.next().await.unwrap().unwrap().raft[..], b"x");
-        assert!(old.next().await.unwrap().is_none());
+        assert_eq!(&new.next().unwrap().raft[..], b"x");
+        assert!(old.next().is_none());
         assert!(answers.0.lock().is_empty());
     }
 
-    #[tokio::test]
-    async fn drops_envelopes_over_the_bound_and_writes_the_rest_when_there_is_room() {
+    #[test]
+    fn drops_envelopes_over_the_bound_and_writes_the_rest_when_there_is_room() {
         let (lane, _, _) = lane();
-        let (mut far, _writing) = opened(&lane).await;
+        let mut far = open(&lane);
         let part = Bytes::from(vec![1; FRAME_BYTES / 2]);
         let mut taken = 0;
         while lane.push_raft(part.clone()) {
@@ -455,7 +443,7 @@ mod tests {
         assert!(taken >= RAFT_BYTES_MAX / part.len(), "{taken} parts");
         let mut received = 0;
         while received < taken * part.len() {
-            let frame = far.next().await.unwrap().unwrap();
+            let frame = far.next().unwrap();
             assert!(frame.raft.len() <= FRAME_BYTES, "{}", frame.raft.len());
             received += frame.raft.len();
         }
@@ -465,8 +453,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn messages_take_turns_with_the_rest_and_have_a_bound_of_their_own() {
+    #[test]
+    fn messages_take_turns_with_the_rest_and_have_a_bound_of_their_own() {
         let (lane, answers, sink) = lane();
         let message = |bytes: usize| Request {
             range: RangeId(0),
@@ -475,8 +463,8 @@ mod tests {
             body: Body::PubSub(Bytes::from(vec![7; bytes])),
         };
         let frames: Vec<(usize, usize)> = {
-            let (_far, _writing) = opened(&lane).await;
-            let mut queue = lane.outlet().lock();
+            let _far = open(&lane);
+            let mut queue = lane.0.lock();
             for token in 0..3 {
                 queue.push((message(PUBSUB_FRAME_BYTES), sink.clone(), token));
             }
@@ -498,7 +486,7 @@ mod tests {
         assert_eq!(unsent, [3, 2, 2, 1, 1, 0], "{frames:?}");
         lane.close();
         answers.0.lock().clear();
-        let _link = opened(&lane).await;
+        let _far = open(&lane);
         let half = PUBSUB_BYTES_MAX / 2 + 1;
         for token in 0..2 {
             push(&lane, message(half), &sink, token);
@@ -511,10 +499,10 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn answers_busy_when_too_much_is_in_flight() {
+    #[test]
+    fn answers_busy_when_too_much_is_in_flight() {
         let (lane, answers, sink) = lane();
-        let _link = opened(&lane).await;
+        let _far = open(&lane);
         for token in 0..=REQUESTS_MAX as u64 {
             push(&lane, request(false), &sink, token);
         }

@@ -32,7 +32,9 @@ pub fn has_remote_members(options: &Options, data: &DataDir, book: &AddressBook)
             FirstStart::Bootstrap(members) => {
                 addresses.extend(members.iter().map(|m| m.address.as_str()));
             }
-            FirstStart::Join(others) => addresses.extend(others.iter().map(String::as_str)),
+            FirstStart::Join(others) | FirstStart::Peers(others) => {
+                addresses.extend(others.iter().map(String::as_str));
+            }
             FirstStart::Single | FirstStart::Wait => {}
         }
     }

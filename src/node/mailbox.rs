@@ -4,7 +4,7 @@
 //! - Events of one producer arrive in the order in which it pushed them.
 //! - Client requests are bounded by number and bytes; what is over the bound is answered
 //!   `Busy` here, before it costs the worker anything. Everything else is never refused:
-//!   raft messages are bounded by their senders (`over_raft_limit` makes streams wait).
+//!   raft messages are bounded by what the worker reads off its links between two rounds.
 //! - Once closed, nothing gets in: requests are answered `Unavailable`.
 //!
 //! The lock is held for a push to a `Vec` or a swap of two; the worker takes all that is
@@ -12,14 +12,13 @@
 
 use super::clock;
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use rangekv_proto::{Body, ReplySink, Request, RequestError, StoreId};
+use rangekv_router::poll::Waker;
 use rangekv_router::stores::SentCall;
 use rangekv_store::event::Event;
 use rangekv_store::metrics::{Metrics, Refusal};
-use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
-use std::time::Duration;
+use std::sync::Arc;
 
 /// What may wait in a mailbox.
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +27,6 @@ pub struct Limits {
     pub requests_max: usize,
     /// Their bytes.
     pub request_bytes_max: usize,
-    /// Bytes of raft envelopes above which streams stop reading.
-    pub raft_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -39,7 +36,6 @@ impl Default for Limits {
         Limits {
             requests_max: 16_384,
             request_bytes_max: 64 << 20,
-            raft_bytes_max: 64 << 20,
         }
     }
 }
@@ -47,7 +43,7 @@ impl Default for Limits {
 /// The producers' end.
 pub struct Mailbox {
     queue: Mutex<Queue>,
-    consumer: OnceLock<Thread>,
+    waker: Arc<Waker>,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
@@ -59,9 +55,11 @@ struct Queue {
     /// When the oldest of them arrived, monotonic ns.
     requests_since_ns: u64,
     request_bytes: usize,
-    raft_bytes: usize,
-    parked: bool,
+    /// The consumer sleeps, or is about to.
+    asleep: bool,
     closed: bool,
+    /// Syncs that have ended since the consumer last looked.
+    synced: Vec<Event>,
 }
 
 /// The consumer's end.
@@ -78,11 +76,11 @@ pub enum Taken {
     Closed,
 }
 
-/// A mailbox and its consumer's end.
-pub fn mailbox(limits: Limits, metrics: Arc<Metrics>) -> (Arc<Mailbox>, Inbox) {
+/// A mailbox, whose consumer is woken by `waker`, and the consumer's end.
+pub fn mailbox(limits: Limits, metrics: Arc<Metrics>, waker: Arc<Waker>) -> (Arc<Mailbox>, Inbox) {
     let mailbox = Arc::new(Mailbox {
         queue: Mutex::default(),
-        consumer: OnceLock::new(),
+        waker,
         limits,
         metrics,
     });
@@ -97,24 +95,19 @@ impl Mailbox {
             return;
         }
         queue.events.push(event);
-        let wake = std::mem::take(&mut queue.parked);
-        drop(queue);
-        self.wake(wake);
+        self.wake(queue);
     }
 
-    /// Adds raft envelopes; whether so many wait that the stream should pause.
-    pub fn push_raft(&self, from: StoreId, envelopes: Bytes) -> bool {
+    /// A sync that the consumer waits for has ended: it hears so also from a closed mailbox.
+    pub fn synced(&self, sequence: u64, took_ns: u64) {
         let mut queue = self.queue.lock();
-        if queue.closed {
-            return false;
-        }
-        queue.raft_bytes += envelopes.len();
-        let over = queue.raft_bytes > self.limits.raft_bytes_max;
-        queue.events.push(Event::Raft { from, envelopes });
-        let wake = std::mem::take(&mut queue.parked);
-        drop(queue);
-        self.wake(wake);
-        over
+        queue.synced.push(Event::Synced { sequence, took_ns });
+        self.wake(queue);
+    }
+
+    /// Adds raft envelopes.
+    pub fn push_raft(&self, from: StoreId, envelopes: Bytes) {
+        self.push(Event::Raft { from, envelopes });
     }
 
     /// Adds a client request, or answers it at once.
@@ -149,9 +142,7 @@ impl Mailbox {
                 token,
             });
         }
-        let wake = !closed && std::mem::take(&mut queue.parked);
-        drop(queue);
-        self.wake(wake);
+        self.wake(queue);
         let count = self.metrics.refused.of(Refusal::Mailbox);
         count.add(refused.len() as u64);
         for (sink, token) in refused {
@@ -167,38 +158,24 @@ impl Mailbox {
         }
     }
 
-    /// Whether so many raft envelopes wait that streams should stop reading for a moment.
-    pub fn over_raft_limit(&self) -> bool {
-        self.queue.lock().raft_bytes > self.limits.raft_bytes_max
-    }
-
     /// Lets nothing more in. The consumer sees what is there, then the end.
     pub fn close(&self) {
         let mut queue = self.queue.lock();
         queue.closed = true;
-        let wake = std::mem::take(&mut queue.parked);
-        drop(queue);
-        self.wake(wake);
+        self.wake(queue);
     }
 
-    fn wake(&self, wake: bool) {
-        if wake {
-            self.consumer
-                .get()
-                .expect("only a bound consumer parks")
-                .unpark();
+    /// Ends a push: wakes the consumer if it sleeps.
+    fn wake(&self, mut queue: MutexGuard<'_, Queue>) {
+        let asleep = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.waker.wake();
         }
     }
 }
 
 impl Inbox {
-    /// Makes the current thread the one that is woken.
-    pub fn bind(&self) {
-        if self.mailbox.consumer.set(std::thread::current()).is_err() {
-            panic!("a mailbox has one consumer");
-        }
-    }
-
     /// Swaps all that is there for the empty `events`.
     pub fn take(&self, events: &mut Vec<Event>) -> Taken {
         assert!(
@@ -207,11 +184,15 @@ impl Inbox {
             events.len()
         );
         let mut queue = self.mailbox.queue.lock();
-        std::mem::swap(&mut queue.events, events);
+        // First what others wait for.
+        std::mem::swap(&mut queue.synced, events);
+        match events.is_empty() {
+            true => std::mem::swap(&mut queue.events, events),
+            false => events.append(&mut queue.events),
+        }
         let requests = std::mem::take(&mut queue.requests);
         let (since_ns, closed) = (queue.requests_since_ns, queue.closed);
         queue.request_bytes = 0;
-        queue.raft_bytes = 0;
         drop(queue);
         if requests > 0 {
             let waited_ns = clock::mono_ns().saturating_sub(since_ns);
@@ -224,17 +205,18 @@ impl Inbox {
         }
     }
 
-    /// Waits until something is pushed, for `timeout` at most. May return early.
-    pub fn park(&self, timeout: Duration) {
-        {
-            let mut queue = self.mailbox.queue.lock();
-            if !queue.events.is_empty() || queue.closed {
-                return;
-            }
-            queue.parked = true;
-        }
-        std::thread::park_timeout(timeout);
-        self.mailbox.queue.lock().parked = false;
+    /// Whether the consumer may sleep: from now on a push wakes it. `false`: something is there, or
+    /// the mailbox was closed and it does not wait for a sync.
+    pub fn fall_asleep(&self, waits_for_sync: bool) -> bool {
+        let mut queue = self.mailbox.queue.lock();
+        let nothing = queue.events.is_empty() && queue.synced.is_empty();
+        queue.asleep = nothing && (waits_for_sync || !queue.closed);
+        queue.asleep
+    }
+
+    /// The consumer is awake, and will look.
+    pub fn awake(&self) {
+        self.mailbox.queue.lock().asleep = false;
     }
 }
 
@@ -251,7 +233,8 @@ pub fn request_bytes(request: &Request) -> usize {
 mod tests {
     use super::*;
     use rangekv_proto::{EvaluatorId, RangeId, Response};
-    use std::time::Instant;
+    use rangekv_router::poll::{Events, Poll};
+    use std::time::{Duration, Instant};
 
     #[derive(Default)]
     struct Answers(Mutex<Vec<(u64, Response)>>);
@@ -274,11 +257,15 @@ mod tests {
         }
     }
 
+    fn mailbox(limits: Limits) -> (Arc<Mailbox>, Inbox) {
+        let (_, waker) = Poll::new().unwrap();
+        super::mailbox(limits, Arc::default(), waker)
+    }
+
     fn small() -> Limits {
         Limits {
             requests_max: 3,
             request_bytes_max: 1000,
-            raft_bytes_max: 100,
         }
     }
 
@@ -292,7 +279,7 @@ mod tests {
 
     #[test]
     fn refuses_requests_over_the_count_and_takes_them_again_after_a_drain() {
-        let (mailbox, inbox) = mailbox(small(), Arc::default());
+        let (mailbox, inbox) = mailbox(small());
         let sink = Arc::new(Answers::default());
         for token in 0..5 {
             mailbox.request(request(1), sink.clone(), token);
@@ -309,7 +296,7 @@ mod tests {
 
     #[test]
     fn refuses_requests_over_the_bytes_and_all_that_follow_in_the_batch() {
-        let (mailbox, inbox) = mailbox(small(), Arc::default());
+        let (mailbox, inbox) = mailbox(small());
         let sink = Arc::new(Answers::default());
         let sizes = [500, 600, 1];
         let call =
@@ -326,29 +313,15 @@ mod tests {
 
     #[test]
     fn takes_one_request_of_any_size() {
-        let (mailbox, _inbox) = mailbox(small(), Arc::default());
+        let (mailbox, _inbox) = mailbox(small());
         let sink = Arc::new(Answers::default());
         mailbox.request(request(100_000), sink.clone(), 1);
         assert!(sink.0.lock().is_empty());
     }
 
     #[test]
-    fn never_refuses_raft_but_says_when_to_wait() {
-        let (mailbox, inbox) = mailbox(small(), Arc::default());
-        for _ in 0..10 {
-            let envelopes = Bytes::from(vec![0; 30]);
-            mailbox.push_raft(StoreId(2), envelopes);
-        }
-        assert!(mailbox.over_raft_limit());
-        let mut events = Vec::new();
-        inbox.take(&mut events);
-        assert_eq!(events.len(), 10);
-        assert!(!mailbox.over_raft_limit());
-    }
-
-    #[test]
     fn after_closing_requests_are_answered_and_the_consumer_sees_the_end() {
-        let (mailbox, inbox) = mailbox(small(), Arc::default());
+        let (mailbox, inbox) = mailbox(small());
         let sink = Arc::new(Answers::default());
         mailbox.request(request(1), sink.clone(), 1);
         mailbox.close();
@@ -364,12 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn a_parked_consumer_is_woken_by_each_kind_of_push_and_no_event_is_lost() {
-        let (mailbox, inbox) = mailbox(Limits::default(), Arc::default());
+    fn a_sleeping_consumer_is_woken_by_each_push_and_no_event_is_lost() {
+        let (poll, waker) = Poll::new().unwrap();
+        let (mailbox, inbox) = super::mailbox(Limits::default(), Arc::default(), waker);
         const EACH: u64 = 20_000;
         let consumer = std::thread::spawn(move || {
-            inbox.bind();
             let (mut seen, mut events) = ([0u64; 2], Vec::new());
+            let mut sockets = Events::new();
             loop {
                 let taken = inbox.take(&mut events);
                 for event in events.drain(..) {
@@ -382,8 +356,12 @@ mod tests {
                 if taken == Taken::Closed {
                     return seen;
                 }
-                // Far longer than the test may take: progress comes from wake-ups alone.
-                inbox.park(Duration::from_secs(60));
+                if inbox.fall_asleep(false) {
+                    // Far longer than the test may take: progress comes from wake-ups alone.
+                    let timeout = Some(Duration::from_secs(60));
+                    poll.wait(&mut sockets, timeout).unwrap();
+                    inbox.awake();
+                }
             }
         });
         let began = Instant::now();

@@ -1,8 +1,8 @@
 //! The process around the sans-IO core: threads, sockets, files, clocks.
 //!
 //! In reading order: what a node is told ([`options`]), who it is ([`identity`], [`seat`]) and
-//! how it gets there ([`bootstrap`], [`join`]); the worker's thread ([`mailbox`], [`driver`],
-//! [`watchdog`]); streams between stores ([`transport`], [`service`]); snapshots
+//! how it gets there ([`bootstrap`], [`join`], [`peers`]); the worker's thread ([`mailbox`], [`driver`],
+//! [`syncers`], [`watchdog`]); streams between stores ([`transport`], [`service`]); snapshots
 //! ([`snapshots`], [`receive`]); the placement driver's two ends ([`heartbeat`], [`orders`],
 //! [`placement`]). [`prepare`] and
 //! [`process`] wire them together, [`entry`] gives it a runtime and signals.
@@ -12,6 +12,7 @@ pub mod options;
 pub mod bootstrap;
 pub mod identity;
 pub mod join;
+pub mod peers;
 pub mod seat;
 pub mod waiting;
 
@@ -22,6 +23,7 @@ pub mod clock;
 pub mod driver;
 pub mod mailbox;
 pub mod storage;
+pub mod syncers;
 pub mod watchdog;
 
 pub mod dial;

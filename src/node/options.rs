@@ -1,5 +1,6 @@
 //! What a node is told at its start. The command line (cli.rs) fills it in.
 
+use rangekv_pd::state::StoreRole;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -14,6 +15,9 @@ pub struct Options {
     /// The operator's name for this store, such as `n1`. `None` = keep the one in the data
     /// directory, or make one up.
     pub name: Option<String>,
+    /// What this process is for. A placement node serves no clients: of the doors it opens
+    /// `grpc` and `http` alone.
+    pub role: StoreRole,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// What to do if the data directory is empty. Without effect otherwise.
@@ -34,7 +38,8 @@ pub struct Options {
     pub kv_http: Listen,
     /// Somebody asked for that very address: without it the process can't start.
     pub kv_http_asked_for: bool,
-    /// Data ranges that a bootstrap makes; `None` = by the number of members.
+    /// Data ranges that a bootstrap makes, or the first store of a cluster of placement nodes;
+    /// `None` = by the number of members.
     pub data_ranges: Option<usize>,
     /// Threads for Redis connections; `None` = as many as there are cores.
     pub redis_threads: Option<NonZeroUsize>,
@@ -53,6 +58,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             name: None,
+            role: StoreRole::Store,
             data_dir: "rangekv-data".into(),
             first_start: FirstStart::Single,
             grpc: Listen {
@@ -119,6 +125,9 @@ pub enum FirstStart {
     Wait,
     /// Asks these stores (`host:port`) for a place in their cluster.
     Join(Vec<String>),
+    /// Makes a cluster of placement nodes with those whose status HTTP is at these addresses
+    /// (`host:port`), or enters theirs.
+    Peers(Vec<String>),
 }
 
 /// A member of a new cluster.

@@ -20,14 +20,18 @@ use super::seat::Seat;
 use super::snapshots::SnapshotSender;
 use super::storage::{self, Opened};
 use super::stores::NodeStores;
-use super::transport::Transport;
+use super::syncers::Syncers;
+use super::transport::{Transport, MAIN};
 use super::watchdog::{self, Pulse};
 use anyhow::Context;
 use parking_lot::Mutex;
 use rangekv_pd::client::HeartbeatState;
+use rangekv_pd::state::StoreRole;
 use rangekv_proto::StoreId;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::poll::ports::Ports;
 use rangekv_router::pubsub::Hub;
+use rangekv_router::server::Place;
 use rangekv_store::event::SnapshotToSend;
 use rangekv_store::metrics::{MessageDrop, Metrics};
 use rangekv_store::reader::LocalReader;
@@ -50,6 +54,10 @@ pub struct Prepared {
     pub running: Arc<Running>,
     worker: Worker,
     inbox: Inbox,
+    ports: Ports,
+    syncers: Syncers,
+    /// What each thread of the Redis door works with.
+    pub places: Vec<Place>,
     post: StorePost,
     /// It has made its first ranges just now.
     is_new: bool,
@@ -65,11 +73,13 @@ impl Prepared {
         let Prepared {
             mut worker,
             inbox,
+            ports,
+            syncers,
             post,
             ..
         } = self;
         worker.measure_with(Box::new(clock::mono_ns));
-        let run = move || driver::run(worker, inbox, post, &pulse);
+        let run = move || driver::run(worker, inbox, ports, post, &pulse, &syncers);
         let thread = std::thread::Builder::new().name("worker".into()).spawn(run);
         thread.context("the worker's thread")
     }
@@ -96,17 +106,30 @@ pub async fn prepare(
     let me = identity.store_id();
     let runtime = Handle::current();
     let metrics = shared.metrics.clone();
-    let (mailbox, inbox) = mailbox(Limits::default(), metrics.clone());
+    let ports = Ports::new().context("the worker's epoll")?;
+    let (mailbox, inbox) = mailbox(Limits::default(), metrics.clone(), ports.waker().clone());
+    let doors = match options.role {
+        StoreRole::Store => options.redis_threads().get(),
+        StoreRole::Placement => 0,
+    };
+    let door_ports: Vec<Ports> = (0..doors)
+        .map(|_| Ports::new())
+        .collect::<Result<_, _>>()
+        .context("the Redis door's epolls")?;
+    let entrance = |ports: &Ports| ports.entrance().clone();
+    let readers = std::iter::once(&ports).chain(&door_ports).map(entrance);
     let transport = Transport::new(
         identity.clone(),
         book.clone(),
         mailbox.clone(),
         runtime.clone(),
+        readers.collect(),
     );
     let placement = Placement::new(me, shared.clone(), mailbox.clone(), runtime.clone());
     let routes_wanted = Arc::new(Notify::new());
     let stores = Arc::new(NodeStores {
         me,
+        way: MAIN,
         mailbox: mailbox.clone(),
         transport: transport.clone(),
         reader: LocalReader::new(shared.clone(), engine.clone(), evaluators),
@@ -114,6 +137,15 @@ pub async fn prepare(
         placement: placement.clone(),
         routes_wanted: routes_wanted.clone(),
     });
+    let own_way = |(number, ports)| {
+        let stores = NodeStores {
+            way: MAIN + 1 + number,
+            ..(*stores).clone()
+        };
+        let stores = Arc::new(stores);
+        Place { stores, ports }
+    };
+    let places: Vec<Place> = door_ports.into_iter().enumerate().map(own_way).collect();
     let cache = Arc::new(SharedCache::new());
     let calls = Calls::new(stores.clone(), cache.clone(), book.clone());
     let disk = DiskWatch::new(seat.path()).context("the free space of the disk")?;
@@ -133,7 +165,9 @@ pub async fn prepare(
     });
 
     let pulse = Arc::new(Pulse::default());
-    watchdog::spawn(pulse.clone(), options.stuck_max).context("the watchdog's thread")?;
+    let (syncers, syncing) =
+        Syncers::start(mailbox.clone()).context("the threads that sync the raft log")?;
+    watchdog::spawn(pulse.clone(), syncing, options.stuck_max).context("the watchdog's thread")?;
     let post = StorePost {
         transport: transport.clone(),
         snapshots: SnapshotSender::spawn(
@@ -177,6 +211,7 @@ pub async fn prepare(
         identity,
         seat: seat.clone(),
         mailbox,
+        worker: ports.entrance().clone(),
         shared,
         engine,
         stores,
@@ -193,6 +228,9 @@ pub async fn prepare(
         running: Arc::new(running),
         worker,
         inbox,
+        ports,
+        syncers,
+        places,
         post,
         is_new,
     })

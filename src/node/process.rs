@@ -13,6 +13,7 @@ use super::info::NodeInfo;
 use super::join;
 use super::listen::{advertised, bind, has_remote_members};
 use super::options::{FirstStart, Member, Options};
+use super::peers;
 use super::prepare::prepare;
 use super::running::Running;
 use super::seat::{Addresses, Seat};
@@ -25,12 +26,12 @@ use crate::http;
 use crate::http::site::Site;
 use crate::kv;
 use anyhow::Context;
-use rangekv_router::server;
+use rangekv_pd::state::StoreRole;
+use rangekv_router::server::{self, Place};
 use rangekv_router::session::{self, Door};
 use rangekv_store::event::Event;
 use rangekv_store::worker::Worker;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -67,20 +68,34 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     if let Some(name) = &options.name {
         data.check_name(name)?;
     }
+    data.check_role(options.role)?;
+    let serves_clients = options.role == StoreRole::Store;
     let book = Arc::new(AddressBook::open(data.path())?);
     let grpc_listener = bind("gRPC", "--address", &options.grpc).await?;
-    let redis_listener = bind("Redis", "--redis-address", &options.redis).await?;
+    let redis_listener = match serves_clients {
+        true => Some(bind("Redis", "--redis-address", &options.redis).await?),
+        false => None,
+    };
     let http_listener = http::door::bind(&options.http, options.http_asked_for).await?;
     let remote = has_remote_members(&options, &data, &book);
     // Status that is served to this machine alone has no address to tell others.
     let http = http_listener
         .as_ref()
         .map(|l| advertised(l, &options.http, remote));
-    let dynamo_listener = dynamo::bind(&options.dynamo, options.dynamo_asked_for).await?;
+    let dynamo_listener = match serves_clients {
+        true => dynamo::bind(&options.dynamo, options.dynamo_asked_for).await?,
+        false => None,
+    };
     let dynamo = dynamo_listener
         .as_ref()
         .map(|l| advertised(l, &options.dynamo, remote));
-    let kv_listener = kv::bind(&options.kv_http, options.kv_http_asked_for).await?;
+    let kv_listener = match serves_clients {
+        true => kv::bind(&options.kv_http, options.kv_http_asked_for).await?,
+        false => None,
+    };
+    let redis = redis_listener
+        .as_ref()
+        .map(|l| advertised(l, &options.redis, remote));
     // Nobody is told of this address but who starts the store.
     let kv_address = kv_listener.as_ref().and_then(|l| {
         let told = advertised(l, &options.kv_http, remote).ok();
@@ -88,7 +103,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     });
     let addresses = Addresses {
         grpc: advertised(&grpc_listener, &options.grpc, remote)?,
-        redis: advertised(&redis_listener, &options.redis, remote)?,
+        redis: redis.transpose()?.unwrap_or_default(),
         dynamo: dynamo.transpose()?.unwrap_or_default(),
         http: http.and_then(Result::ok).unwrap_or_default(),
     };
@@ -100,6 +115,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
         data,
         options.name.clone(),
         default_name,
+        options.role,
         addresses,
         book.clone(),
     );
@@ -132,6 +148,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
             node = seat.name(),
             grpc = seat.addresses().grpc,
             redis = seat.addresses().redis,
+            role = options.role.name(),
             first_start = ?options.first_start,
             "the data directory is empty"
         );
@@ -139,21 +156,21 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
             () = &mut shutdown => return Ok(()),
             seated = take_seat(&seat, &options) => seated?,
             // Returns when the seat is taken.
-            () = waiting::serve(&redis_listener, &seat) => {}
+            () = wait(redis_listener.as_ref(), &seat) => {}
             ended = background.join_next() => return Err(failed(ended)),
         }
     }
 
-    let prepared = prepare(&seat, &options, &book, started, &mut background).await?;
+    let mut prepared = prepare(&seat, &options, &book, started, &mut background).await?;
     let node = prepared.running.clone();
     if running.set(node.clone()).is_err() {
         unreachable!("a store starts once");
     }
     node.stores.transport.connect_all();
+    let places = std::mem::take(&mut prepared.places);
     let worker = prepared.start_worker().await?;
     let health_reports = background.spawn(report_health(health.clone(), node.pulse.clone()));
-    let threads = options.redis_threads();
-    let mut redis = RedisDoor::open(redis_listener, &node, &site, threads);
+    let mut redis = redis_listener.map(|listener| RedisDoor::open(listener, &node, &site, places));
     background.spawn(forever(dynamo::chores(node.clone())));
     background.spawn(forever(sweep::run(node.clone())));
     announce(&node, kv_address.as_deref());
@@ -161,7 +178,7 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         ended = background.join_next() => Err(failed(ended)),
-        broken = &mut redis.closed => Err(broken_door(broken, "the Redis port")),
+        broken = RedisDoor::ended(&mut redis) => Err(broken_door(broken, "the Redis port")),
         broken = HttpDoor::ended(&mut dynamo_door) => Err(broken_door(broken, "the DynamoDB port")),
         broken = HttpDoor::ended(&mut kv_door) => Err(broken_door(broken, "the KV port")),
     };
@@ -176,7 +193,10 @@ pub async fn run(options: Options, mut stop: watch::Receiver<Stop>) -> anyhow::R
                     door.close(which).await?;
                 }
             }
-            redis.close().await
+            match redis {
+                Some(redis) => redis.close().await,
+                None => Ok(()),
+            }
         };
         tokio::select! {
             left = leave => left?,
@@ -194,6 +214,14 @@ async fn asked(stop: &mut watch::Receiver<Stop>, wish: impl Fn(Stop) -> bool) {
     }
 }
 
+/// Waits until the seat is taken, with answers for those who come too early.
+async fn wait(redis: Option<&TcpListener>, seat: &Arc<Seat>) {
+    match redis {
+        Some(listener) => waiting::serve(listener, seat).await,
+        None => drop(seat.taken().await),
+    }
+}
+
 /// Gets this empty store a seat, as it was told to.
 async fn take_seat(seat: &Arc<Seat>, options: &Options) -> anyhow::Result<()> {
     match &options.first_start {
@@ -208,10 +236,11 @@ async fn take_seat(seat: &Arc<Seat>, options: &Options) -> anyhow::Result<()> {
             bootstrap::found(seat, members, options.data_ranges).await?;
         }
         FirstStart::Join(addresses) => {
-            join::join(seat, addresses)
+            join::join(seat, addresses, options.data_ranges)
                 .await
                 .map_err(anyhow::Error::msg)?;
         }
+        FirstStart::Peers(peers) => peers::meet(seat, peers).await?,
         FirstStart::Wait => drop(seat.taken().await),
     }
     Ok(())
@@ -262,12 +291,7 @@ struct RedisDoor {
 }
 
 impl RedisDoor {
-    fn open(
-        listener: TcpListener,
-        node: &Arc<Running>,
-        site: &Site,
-        threads: NonZeroUsize,
-    ) -> Self {
+    fn open(listener: TcpListener, node: &Arc<Running>, site: &Site, places: Vec<Place>) -> Self {
         let info = Arc::new(NodeInfo::new(node.clone()));
         let mut door = Door::new(session::Config::default(), node.cache.clone(), info);
         door.pubsub = node.hub.clone();
@@ -276,10 +300,18 @@ impl RedisDoor {
         let (close, closing) = oneshot::channel();
         // Dropping the sender closes the door as well.
         let closing = async { drop(closing.await) };
-        let run = server::run(listener, door, node.stores.clone(), threads, closing);
+        let run = server::run(listener, door, places, closing);
         RedisDoor {
             close,
             closed: tokio::spawn(run),
+        }
+    }
+
+    /// When the door has ended by itself; never if there is none.
+    async fn ended(door: &mut Option<Self>) -> Result<std::io::Result<()>, JoinError> {
+        match door {
+            Some(door) => (&mut door.closed).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -371,10 +403,14 @@ fn announce(node: &Running, kv: Option<&str>) {
         "started"
     );
     println!(
-        "{} (store {}) is up",
-        node.identity.name, node.identity.store
+        "{} ({} {}) is up",
+        node.identity.name,
+        node.identity.role().name(),
+        node.identity.store
     );
-    println!("  redis  {redis}");
+    if !redis.is_empty() {
+        println!("  redis  {redis}");
+    }
     println!("  grpc   {grpc}");
     if !http.is_empty() {
         println!("  status http://{http}/");

@@ -2,12 +2,13 @@
 //! link.
 
 use super::frame::{Messages, Parts, MESSAGE_BYTES_MAX};
+use super::link::Sending;
 use super::outlet::{Outlet, Source};
 use bytes::Bytes;
 use rangekv_proto::frame::put_response;
 use rangekv_proto::{ReplySink, RequestError, Response};
+use std::net::TcpStream;
 use std::sync::Arc;
-use tokio::net::tcp::OwnedWriteHalf;
 
 /// Collects responses, and sends all that are there as one frame.
 ///
@@ -26,9 +27,9 @@ impl Source for Queue {
 }
 
 impl Replies {
-    /// The connection is up.
-    pub fn open(&self, link: Arc<OwnedWriteHalf>) {
-        self.0.open(link);
+    /// The connection is up; returns the number of its session.
+    pub fn open(&self, link: Arc<TcpStream>) -> u64 {
+        self.0.open(link)
     }
 
     /// The connection has ended: drops what is there and what comes.
@@ -36,10 +37,14 @@ impl Replies {
         let (_, mut queue) = self.0.close();
         **queue = Queue::default();
     }
+}
 
-    /// The sending end, for the link to run.
-    pub fn outlet(&self) -> &Outlet<Queue> {
-        &self.0
+impl Sending for Replies {
+    fn resume(&self, session: u64) {
+        self.0.resume(session);
+    }
+    fn show_life(&self) {
+        self.0.show_life();
     }
 }
 
@@ -74,35 +79,23 @@ impl ReplySink for Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::frame::{Reader, FRAME_BYTES};
+    use crate::node::frame::FRAME_BYTES;
+    use crate::node::link::testing::{opened, Far};
     use rangekv_proto::frame::get_response;
-    use tokio::net::{TcpListener, TcpStream};
 
-    async fn opened(replies: &Arc<Replies>) -> Reader {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        let (near_reader, writer) = near.unwrap().into_split();
-        let (far, far_writer) = far.unwrap().0.into_split();
-        let writer = Arc::new(writer);
-        replies.open(writer.clone());
-        let replies = replies.clone();
-        tokio::spawn(async move {
-            let _ends = (near_reader, far_writer);
-            replies.outlet().keep_writing(&writer).await
-        });
-        Reader::new(far)
+    fn open(replies: &Arc<Replies>) -> Far {
+        opened(replies.clone(), |link| replies.open(link))
     }
 
-    #[tokio::test]
-    async fn what_is_deposited_leaves_in_one_frame_when_nudged() {
+    #[test]
+    fn what_is_deposited_leaves_in_one_frame_when_nudged() {
         let replies = Arc::new(Replies::default());
-        let mut far = opened(&replies).await;
+        let mut far = open(&replies);
         for token in 0..3 {
             replies.deposit(token, Ok(Bytes::from_static(b"r")));
         }
         replies.nudge();
-        let mut responses = far.next().await.unwrap().unwrap().responses;
+        let mut responses = far.next().unwrap().responses;
         for token in 0..3 {
             let reply = Ok(Bytes::from_static(b"r"));
             assert_eq!(get_response(&mut responses), Ok((token, reply)));
@@ -110,19 +103,19 @@ mod tests {
         assert!(responses.is_empty());
         replies.close();
         replies.complete(4, Ok(Bytes::new()));
-        assert!(replies.outlet().lock().take().is_none());
+        assert!(replies.0.lock().take().is_none());
     }
 
-    #[tokio::test]
-    async fn large_responses_are_spread_over_frames() {
+    #[test]
+    fn large_responses_are_spread_over_frames() {
         let replies = Arc::new(Replies::default());
-        let mut far = opened(&replies).await;
+        let mut far = open(&replies);
         for token in 0..4 {
             replies.deposit(token, Ok(Bytes::from(vec![0; FRAME_BYTES / 2])));
         }
         replies.nudge();
         for _ in 0..2 {
-            let mut responses = far.next().await.unwrap().unwrap().responses;
+            let mut responses = far.next().unwrap().responses;
             for _ in 0..2 {
                 assert!(get_response(&mut responses).unwrap().1.is_ok());
             }

@@ -12,6 +12,7 @@ use super::seat::Seat;
 use super::stores::NodeStores;
 use super::watchdog::Pulse;
 use rangekv_router::cache::SharedCache;
+use rangekv_router::poll::ports::Entrance;
 use rangekv_router::pubsub::Hub;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::shared::StoreShared;
@@ -26,6 +27,8 @@ pub struct Running {
     pub seat: Arc<Seat>,
     /// The worker's mailbox.
     pub mailbox: Arc<Mailbox>,
+    /// Links that the worker reads.
+    pub worker: Arc<Entrance>,
     /// What the worker publishes.
     pub shared: Arc<StoreShared>,
     /// The state engine.

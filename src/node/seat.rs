@@ -10,8 +10,10 @@ use super::book::{AddressBook, StoreEntry};
 use super::greeting::{wiped, Greeting};
 use super::identity::{DataDir, DataDirError, Identity, FORMAT};
 use parking_lot::Mutex;
+use rangekv_pd::state::StoreRole;
 use rangekv_proto::internal as pb;
 use rangekv_proto::{RangeDescriptor, StoreId};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
@@ -49,8 +51,11 @@ pub struct Seat {
     incarnation: u64,
     asked_name: Option<String>,
     default_name: String,
+    role: StoreRole,
     addresses: Addresses,
     book: Arc<AddressBook>,
+    /// Placement nodes that this one has met, itself among them, by incarnation.
+    met: Mutex<BTreeSet<u64>>,
     founding: AtomicU32,
     taken: watch::Sender<Option<Identity>>,
     /// Why this store waits in vain, if somebody has said so.
@@ -64,6 +69,7 @@ impl Seat {
         data: DataDir,
         asked_name: Option<String>,
         default_name: String,
+        role: StoreRole,
         addresses: Addresses,
         book: Arc<AddressBook>,
     ) -> Arc<Self> {
@@ -74,8 +80,10 @@ impl Seat {
             data: Mutex::new(data),
             asked_name,
             default_name,
+            role,
             addresses,
             book,
+            met: Mutex::default(),
             founding: AtomicU32::new(Founding::No as u32),
             notice: Mutex::default(),
         })
@@ -111,6 +119,26 @@ impl Seat {
             (None, Some(name)) => name.clone(),
             (None, None) => self.default_name.clone(),
         }
+    }
+
+    /// What this store is for.
+    pub fn role(&self) -> StoreRole {
+        self.role
+    }
+
+    /// Notes which placement nodes this one has met, by incarnation.
+    pub fn set_met(&self, met: BTreeSet<u64>) {
+        *self.met.lock() = met;
+    }
+
+    /// Which placement nodes this one has met.
+    pub fn met(&self) -> BTreeSet<u64> {
+        self.met.lock().clone()
+    }
+
+    /// Names of the stores of this one's cluster, as far as it knows them.
+    pub fn known_names(&self) -> Vec<String> {
+        self.book.all().into_values().map(|e| e.name).collect()
     }
 
     /// Where this store is reached.
@@ -151,6 +179,7 @@ impl Seat {
             http_address: self.addresses.http.clone(),
             format: FORMAT,
             founding: self.founding() as u32,
+            role: self.role as u32,
         }
     }
 
@@ -165,6 +194,7 @@ impl Seat {
             dynamo_address: self.addresses.dynamo.clone(),
             http_address: self.addresses.http.clone(),
             state: 0,
+            role: self.role as u32,
         }
     }
 
@@ -213,6 +243,7 @@ impl Seat {
             store: offer.store,
             name: offer.name.clone(),
             incarnation: self.incarnation,
+            placement: self.role == StoreRole::Placement,
         };
         // First: a store with an identity can always find somebody.
         self.book.update(offer.stores.iter().map(|s| {
@@ -263,7 +294,8 @@ mod tests {
             grpc: "b:50051".into(),
             ..Addresses::default()
         };
-        Seat::new(data, Some(name.into()), "unnamed".into(), addresses, book)
+        let (name, role) = (Some(name.into()), StoreRole::Store);
+        Seat::new(data, name, "unnamed".into(), role, addresses, book)
     }
 
     fn offer(incarnation: u64) -> pb::Initialise {

@@ -5,10 +5,10 @@
 
 use super::calls::Target;
 use super::dial::CONNECT_TIME_MAX;
-use super::frame::{Frame, Reader};
+use super::frame::Frame;
 use super::greeting::Greeting;
 use super::join;
-use super::link;
+use super::link::{self, Open};
 use super::pubsub::Incoming;
 use super::replies::Replies;
 use super::running::Running;
@@ -22,7 +22,7 @@ use rangekv_proto::internal::{
     CtlReply, CtlRequest, Identity, Initialise, InitialiseReply, JoinReply, JoinRequest,
     ProbeRequest, SnapshotAck, SnapshotChunk,
 };
-use rangekv_proto::{Body, ReplySink};
+use rangekv_proto::{Body, ReplySink, StoreId};
 use rangekv_router::stores::SentCall;
 use std::sync::{Arc, OnceLock};
 use tokio::net::TcpStream;
@@ -99,18 +99,68 @@ impl Service {
         }
         let Ok(running) = greeted else { return };
         running.stores.transport.called_by(greeting.from);
-        let (reader, writer) = stream.into_split();
-        let (writer, replies) = (Arc::new(writer), Arc::new(Replies::default()));
-        replies.open(writer.clone());
-        let sink: Arc<dyn ReplySink> = replies.clone();
-        let messages = running.pubsub.link(greeting.from);
-        let take = |frame| take_frame(&greeting, frame, running, &messages, &sink);
-        // The sender's queue fills, and drops: better than ours growing without end.
-        let too_much = || running.mailbox.over_raft_limit();
-        let reader = Reader::new(reader);
-        let ended = link::run(reader, &writer, replies.outlet(), take, too_much).await;
-        tracing::debug!(from = %greeting.from, ?ended, "link from store ended");
+        let running = running.clone();
+        let stream = match link::socket(stream) {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a link's socket"),
+        };
+        let replies = Arc::new(Replies::default());
+        let session = replies.open(stream.clone());
+        let link = Open {
+            stream,
+            sending: replies.clone(),
+            session,
+        };
+        let reader = running.worker.clone();
+        let mut taker = Taker {
+            from: greeting.from,
+            running,
+            messages: None,
+            sink: replies.clone(),
+        };
+        let ended = link::run(link, &reader, move |frame| taker.take(frame)).await;
+        tracing::debug!(from = %greeting.from, %ended, "link from store ended");
         replies.close();
+    }
+}
+
+/// Takes what comes on a link, on the worker's thread.
+struct Taker {
+    from: StoreId,
+    running: Arc<Running>,
+    /// Begins with the first Pub/Sub message: they all come on one of a store's links.
+    messages: Option<Incoming>,
+    sink: Arc<dyn ReplySink>,
+}
+
+impl Taker {
+    /// Hands a frame to the worker's mailbox and to Pub/Sub, in order.
+    fn take(&mut self, frame: Frame) {
+        let running = &self.running;
+        if !frame.raft.is_empty() {
+            running.mailbox.push_raft(self.from, frame.raft);
+        }
+        let (mut requests, mut calls): (_, Vec<SentCall>) = (frame.requests, Vec::new());
+        while !requests.is_empty() {
+            match get_request(&mut requests) {
+                Ok((token, request)) => match request.body {
+                    Body::PubSub(ask) => {
+                        let link = || running.pubsub.link(self.from);
+                        let messages = self.messages.get_or_insert_with(link);
+                        messages.push(ask, &self.sink, token);
+                    }
+                    _ => calls.push((request, self.sink.clone(), token)),
+                },
+                Err(error) => {
+                    // Their senders hear at their deadlines.
+                    tracing::error!(from = %self.from, %error, "requests of another version");
+                    break;
+                }
+            }
+        }
+        if !calls.is_empty() {
+            running.stores.deliver(calls.into_iter());
+        }
     }
 }
 
@@ -165,33 +215,4 @@ impl Internal for Service {
             outcome_unknown,
         }))
     }
-}
-
-/// Hands what comes on a link to the worker and to Pub/Sub, in order; whether too many raft messages wait.
-fn take_frame(
-    greeting: &Greeting,
-    frame: Frame,
-    running: &Running,
-    messages: &Incoming,
-    sink: &Arc<dyn ReplySink>,
-) -> bool {
-    let too_much = !frame.raft.is_empty() && running.mailbox.push_raft(greeting.from, frame.raft);
-    let (mut requests, mut calls): (_, Vec<SentCall>) = (frame.requests, Vec::new());
-    while !requests.is_empty() {
-        match get_request(&mut requests) {
-            Ok((token, request)) => match request.body {
-                Body::PubSub(ask) => messages.push(ask, sink, token),
-                _ => calls.push((request, sink.clone(), token)),
-            },
-            Err(error) => {
-                // Their senders hear at their deadlines.
-                tracing::error!(from = %greeting.from, %error, "requests of another version");
-                break;
-            }
-        }
-    }
-    if !calls.is_empty() {
-        running.stores.deliver(calls.into_iter());
-    }
-    too_much
 }

@@ -3,7 +3,7 @@
 use super::clock;
 use super::mailbox::Mailbox;
 use super::placement::Placement;
-use super::transport::Transport;
+use super::transport::{Transport, Way};
 use bytes::Bytes;
 use rangekv_proto::{
     Body, EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplySink, Request, StoreId,
@@ -14,10 +14,13 @@ use rangekv_store::shared::StoreShared;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// [`Stores`] of a running store.
+/// [`Stores`] of a running store, for one thread of the Redis door, or for everybody else.
+#[derive(Clone)]
 pub struct NodeStores {
     /// This store.
     pub me: StoreId,
+    /// By which links requests go.
+    pub way: Way,
     /// Its worker.
     pub mailbox: Arc<Mailbox>,
     /// The other stores.
@@ -46,7 +49,8 @@ impl Stores for NodeStores {
             self.deliver(std::iter::once((request, sink.clone(), token)));
         } else {
             let call = (request, sink.clone(), token);
-            self.transport.send_calls(store, std::iter::once(call));
+            self.transport
+                .send_calls(self.way, store, std::iter::once(call));
         }
     }
 
@@ -61,7 +65,7 @@ impl Stores for NodeStores {
         if store == self.me {
             self.deliver(calls);
         } else {
-            self.transport.send_calls(store, calls);
+            self.transport.send_calls(self.way, store, calls);
         }
     }
 
@@ -69,7 +73,7 @@ impl Stores for NodeStores {
         if store == self.me {
             self.deliver(calls.drain(..));
         } else {
-            self.transport.send_calls(store, calls.drain(..));
+            self.transport.send_calls(self.way, store, calls.drain(..));
         }
     }
 

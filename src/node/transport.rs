@@ -1,20 +1,25 @@
-//! One long-lived link to each other store: raft envelopes and requests go up, responses
-//! come down. The other store's own envelopes and requests come on the link that it opens.
+//! Long-lived links to each other store: raft envelopes and requests go up, responses come
+//! down. The other store's own envelopes and requests come on the links that it opens.
+//!
+//! One link is the worker's and everybody's: Raft, Pub/Sub, and the process's own requests. Each
+//! thread of the Redis door has another, for the requests of its connections: it reads the
+//! responses itself, and the worker of the other store answers it directly.
 //!
 //! A store that can't be reached costs its callers nothing: envelopes to it are dropped (and
 //! the worker told), requests answered at once; a task per store keeps trying to connect.
 
 use super::book::AddressBook;
 use super::dial::Backoff;
-use super::frame::{Frame, Reader};
+use super::frame::Frame;
 use super::greeting::Greeting;
 use super::identity::Identity;
 use super::lane::Lane;
-use super::link;
+use super::link::{self, Open};
 use super::mailbox::Mailbox;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rangekv_proto::{RequestError, StoreId};
+use rangekv_proto::{Body, RequestError, StoreId};
+use rangekv_router::poll::ports::Entrance;
 use rangekv_router::stores::SentCall;
 use rangekv_store::event::Event;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,12 +31,19 @@ use tokio::runtime::Handle;
 /// The worker hears of a store's lost messages at most this often.
 const UNREACHABLE_EVERY_NS: u64 = 200_000_000;
 
-/// Streams to the other stores, opened when first needed.
+/// Whose link to use: the worker's, or that of a thread of the Redis door (from 1).
+pub type Way = usize;
+/// The worker's.
+pub const MAIN: Way = 0;
+
+/// Links to the other stores, opened when first needed.
 pub struct Transport {
     me: Identity,
     book: Arc<AddressBook>,
     mailbox: Arc<Mailbox>,
     runtime: Handle,
+    /// Who reads the responses, by [`Way`].
+    readers: Vec<Arc<Entrance>>,
     peers: RwLock<BTreeMap<StoreId, Arc<Peer>>>,
     /// Stores that have opened a stream to this one since the start.
     callers: Mutex<BTreeSet<StoreId>>,
@@ -39,23 +51,27 @@ pub struct Transport {
 
 struct Peer {
     store: StoreId,
-    lane: Arc<Lane>,
+    /// By [`Way`].
+    lanes: Vec<Arc<Lane>>,
     reported_ns: AtomicU64,
 }
 
 impl Transport {
-    /// Connects to nobody yet. `mailbox` hears of stores that messages don't reach.
+    /// Connects to nobody yet. `mailbox` hears of stores that messages don't reach; `readers` are
+    /// the threads that read responses, the worker first.
     pub fn new(
         me: Identity,
         book: Arc<AddressBook>,
         mailbox: Arc<Mailbox>,
         runtime: Handle,
+        readers: Vec<Arc<Entrance>>,
     ) -> Arc<Self> {
         Arc::new(Transport {
             me,
             book,
             mailbox,
             runtime,
+            readers,
             peers: RwLock::default(),
             callers: Mutex::default(),
         })
@@ -67,17 +83,39 @@ impl Transport {
             // Its address comes with the next heartbeat.
             return false;
         };
-        let queued = peer.lane.push_raft(envelopes);
+        let queued = peer.lanes[MAIN].push_raft(envelopes);
         if !queued {
             self.report(&peer);
         }
         queued
     }
 
-    /// Sends requests in order, or answers them at once.
-    pub fn send_calls(self: &Arc<Self>, store: StoreId, calls: impl Iterator<Item = SentCall>) {
+    /// Sends requests in order, or answers them at once. Pub/Sub messages all go one way, in the
+    /// order in which they come here.
+    pub fn send_calls(
+        self: &Arc<Self>,
+        way: Way,
+        store: StoreId,
+        calls: impl Iterator<Item = SentCall>,
+    ) {
         match self.known_peer(store) {
-            Some(peer) => peer.lane.push_calls(calls),
+            Some(peer) if way == MAIN => peer.lanes[MAIN].push_calls(calls),
+            Some(peer) => {
+                let mut messages = Vec::new();
+                let mut calls = calls.filter_map(|call| match call.0.body {
+                    Body::PubSub(_) => {
+                        messages.push(call);
+                        None
+                    }
+                    _ => Some(call),
+                });
+                if let Some(first) = calls.next() {
+                    peer.lanes[way].push_calls(std::iter::once(first).chain(calls));
+                }
+                if !messages.is_empty() {
+                    peer.lanes[MAIN].push_calls(messages.into_iter());
+                }
+            }
             None => {
                 let why = format!("the address of store {store} is unknown");
                 for (_, sink, token) in calls {
@@ -92,7 +130,7 @@ impl Transport {
         self.book.others(self.me.store_id())
     }
 
-    /// Opens streams to all stores of the address book, so that none waits for the first use.
+    /// Opens links to all stores of the address book, so that none waits for the first use.
     pub fn connect_all(self: &Arc<Self>) {
         for store in self
             .book
@@ -104,12 +142,12 @@ impl Transport {
         }
     }
 
-    /// Whether the stream to `store` is up.
+    /// Whether the worker's link to `store` is up.
     pub fn is_connected(&self, store: StoreId) -> bool {
         self.peers
             .read()
             .get(&store)
-            .is_some_and(|p| p.lane.is_open())
+            .is_some_and(|p| p.lanes[MAIN].is_open())
     }
 
     /// A store has opened a stream to this one.
@@ -136,14 +174,16 @@ impl Transport {
         }
         let mut peers = self.peers.write();
         let new = || {
-            let lane = Arc::new(Lane::default());
+            let lanes = self.readers.iter().map(|_| Arc::default()).collect();
             let peer = Arc::new(Peer {
                 store,
-                lane,
+                lanes,
                 reported_ns: AtomicU64::new(0),
             });
-            self.runtime
-                .spawn(self.clone().keep_connected(peer.clone()));
+            for way in 0..self.readers.len() {
+                self.runtime
+                    .spawn(self.clone().keep_connected(peer.clone(), way));
+            }
             peer
         };
         peers.entry(store).or_insert_with(new).clone()
@@ -164,19 +204,21 @@ impl Transport {
     }
 
     /// Connects again and again, for as long as the store belongs to the cluster.
-    async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>) {
+    async fn keep_connected(self: Arc<Self>, peer: Arc<Peer>, way: Way) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
         let mut last_error = String::new();
         loop {
-            let ended = self.converse(&peer).await;
-            if peer.lane.close() {
+            let error = self.converse(&peer, way).await;
+            if peer.lanes[way].close() {
                 backoff.reset();
                 last_error.clear();
-                self.report(&peer);
+                // Raft's messages go by the worker's alone.
+                if way == MAIN {
+                    self.report(&peer);
+                }
             }
-            let error = ended.err().unwrap_or("closed by the other side".into());
             if error != last_error {
-                tracing::info!(store = %peer.store, error, "no link to store");
+                tracing::info!(store = %peer.store, way, error, "no link to store");
                 last_error = error;
             }
             if self.book.get(peer.store).is_none() {
@@ -188,22 +230,28 @@ impl Transport {
         }
     }
 
-    /// One link, from its opening to its end.
-    async fn converse(&self, peer: &Peer) -> Result<(), String> {
-        let address = self.book.grpc(peer.store).ok_or("its address is unknown")?;
+    /// One link, from its opening to its end, and why it ended.
+    async fn converse(&self, peer: &Peer, way: Way) -> String {
+        let Some(address) = self.book.grpc(peer.store) else {
+            return "its address is unknown".into();
+        };
         let registered = self.book.get(peer.store).map_or(0, |e| e.incarnation);
         let greeting = Greeting::new(&self.me, peer.store, registered);
-        let (reader, writer) = link::open(&address, &greeting).await?.into_split();
-        let writer = Arc::new(writer);
-        peer.lane.open(writer.clone());
-        tracing::info!(store = %peer.store, address, "link to store is up");
-        let lane = &peer.lane;
-        let take = |frame: Frame| {
-            lane.complete(frame.responses);
-            false
+        let opened = link::open(&address, &greeting).await;
+        let stream = match opened.map(link::socket) {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return error.to_string(),
+            Err(why) => return why,
         };
-        link::run(Reader::new(reader), &writer, lane.outlet(), take, || false)
-            .await
-            .map_err(|e| e.to_string())
+        let lane = peer.lanes[way].clone();
+        let session = lane.open(stream.clone());
+        tracing::info!(store = %peer.store, way, address, "link to store is up");
+        let link = Open {
+            stream,
+            sending: lane.clone(),
+            session,
+        };
+        let take = move |frame: Frame| lane.complete(frame.responses);
+        link::run(link, &self.readers[way], take).await.to_string()
     }
 }

@@ -81,19 +81,30 @@ impl Watch {
     }
 }
 
-/// Watches until the process ends, or aborts it.
-pub fn spawn(pulse: Arc<Pulse>, stuck_max: Duration) -> std::io::Result<()> {
+/// Watches the worker, and those who write for it, until the process ends, or aborts it. Whoever
+/// of them is stuck, the worker's pulse says so.
+pub fn spawn(
+    worker: Arc<Pulse>,
+    others: Vec<Arc<Pulse>>,
+    stuck_max: Duration,
+) -> std::io::Result<()> {
     let looks_max = (stuck_max.as_millis() / LOOK.as_millis()).max(2) as u32;
     std::thread::Builder::new()
         .name("watchdog".into())
         .spawn(move || {
-            let mut watch = Watch::default();
+            let pulses = std::iter::once(worker.clone()).chain(others);
+            let mut watched: Vec<(Arc<Pulse>, Watch)> =
+                pulses.map(|pulse| (pulse, Watch::default())).collect();
             loop {
                 std::thread::sleep(LOOK);
-                let looks = watch.look(pulse.step.load(Ordering::Acquire));
-                pulse.stuck.store(looks >= 4, Ordering::Relaxed);
+                let looks = watched.iter_mut().map(|(pulse, watch)| {
+                    let looks = watch.look(pulse.step.load(Ordering::Acquire));
+                    (looks, pulse.doing())
+                });
+                let (looks, doing) = looks.max_by_key(|(looks, _)| *looks).expect("the worker's");
+                worker.stuck.store(looks >= 4, Ordering::Relaxed);
                 if looks >= looks_max {
-                    let what = match pulse.doing() {
+                    let what = match doing {
                         Doing::Syncing => "the disk has not finished a write",
                         Doing::Working => "the worker has not finished a round",
                     };

@@ -49,11 +49,13 @@ pub enum Bug {
     ScanNotClipped,
     /// A transaction does not look whether the keys that it watches were written.
     WatchNotCompared,
+    /// An acknowledgement leaves while another thread still syncs what it is about.
+    AckBeforeSync,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 22] = [
+    pub const ALL: [Bug; 23] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,
@@ -76,6 +78,7 @@ impl Bug {
         Bug::ReadOvertaken,
         Bug::ScanNotClipped,
         Bug::WatchNotCompared,
+        Bug::AckBeforeSync,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -103,6 +106,7 @@ impl Bug {
             Bug::ReadOvertaken => "read_overtaken",
             Bug::ScanNotClipped => "scan_not_clipped",
             Bug::WatchNotCompared => "watch_not_compared",
+            Bug::AckBeforeSync => "ack_before_sync",
         }
     }
 }

@@ -59,6 +59,13 @@ pub enum Event {
     DiskFull(bool),
     /// Move all leaderships away, accept no more of them.
     Drain,
+    /// A [`SyncJob`](crate::log::SyncJob) of the raft log has succeeded.
+    Synced {
+        /// The job's.
+        sequence: u64,
+        /// How long it took, ns.
+        took_ns: u64,
+    },
 }
 
 /// A snapshot to stream to another store.

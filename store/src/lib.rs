@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod overlay;
 pub mod payload;
 pub mod reader;
+pub mod recover;
 pub mod replica;
 pub mod shared;
 pub mod size;

@@ -180,6 +180,8 @@ pub struct Metrics {
     pub entries_applied: Counter,
     /// Syncs of the raft log.
     pub syncs: Counter,
+    /// Those of them that no round waited for.
+    pub syncs_beside: Counter,
     /// Entries written to the raft log.
     pub log_entries: Counter,
     /// Bytes written to the raft log.
@@ -232,6 +234,7 @@ impl Default for Metrics {
             commands: Counter::default(),
             entries_applied: Counter::default(),
             syncs: Counter::default(),
+            syncs_beside: Counter::default(),
             log_entries: Counter::default(),
             log_bytes: Counter::default(),
             reads: Counters::default(),
@@ -434,6 +437,11 @@ impl Metrics {
                 "rangekv_log_syncs_total",
                 "Syncs of the raft log.",
                 self.syncs.get(),
+            ),
+            Family::counter(
+                "rangekv_log_syncs_beside_total",
+                "Syncs of the raft log that went on beside the worker's rounds, because the disk is slow.",
+                self.syncs_beside.get(),
             ),
             Family::counter(
                 "rangekv_log_entries_total",

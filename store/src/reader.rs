@@ -103,7 +103,7 @@ impl PendingRead {
         let valid =
             self.cell.generation() == self.generation && now.mono_ns < self.cell.lease_until_ns();
         valid.then(|| {
-            self.cell.reads.fetch_add(1, Ordering::Relaxed);
+            self.cell.local_reads.fetch_add(1, Ordering::Relaxed);
             self.reply
         })
     }

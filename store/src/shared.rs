@@ -31,8 +31,10 @@ pub struct RangeCell {
     keeping_up: RwLock<Vec<ReplicaId>>,
     /// Where the load falls.
     pub samples: Samples,
-    /// Local reads served since the start.
-    pub reads: AtomicU64,
+    /// Reads served on the callers' own threads since the start.
+    pub local_reads: AtomicU64,
+    /// Requests that the worker has evaluated since the start, and that wrote nothing.
+    pub worker_reads: AtomicU64,
     /// Writes evaluated since the start.
     pub writes: AtomicU64,
 }
@@ -83,8 +85,13 @@ impl RangeCell {
 
     /// Whether the key of the next request is to be sampled.
     pub fn is_sampled(&self) -> bool {
+        (self.reads() + self.writes.load(Ordering::Relaxed)).is_multiple_of(SAMPLED)
+    }
+
+    /// All reads since the start, whoever served them.
+    pub fn reads(&self) -> u64 {
         let served = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        (served(&self.reads) + served(&self.writes)).is_multiple_of(SAMPLED)
+        served(&self.local_reads) + served(&self.worker_reads)
     }
 
     /// Publishes which other replicas keep up.
@@ -140,7 +147,7 @@ impl StoreShared {
     pub fn remove(&self, range: RangeId) {
         if let Some(cell) = self.cells.write().remove(&range) {
             cell.clear_lease();
-            let reads = cell.reads.load(Ordering::Relaxed);
+            let reads = cell.local_reads.load(Ordering::Relaxed);
             self.past_reads.fetch_add(reads, Ordering::Relaxed);
         }
         self.routes_generation.fetch_add(1, Ordering::AcqRel);
@@ -159,7 +166,9 @@ impl StoreShared {
     /// Reads answered on the callers' own threads since the start.
     pub fn local_reads(&self) -> u64 {
         let cells = self.cells.read();
-        let present = cells.values().map(|c| c.reads.load(Ordering::Relaxed));
+        let present = cells
+            .values()
+            .map(|c| c.local_reads.load(Ordering::Relaxed));
         self.past_reads.load(Ordering::Relaxed) + present.sum::<u64>()
     }
 

@@ -7,9 +7,9 @@ mod storage_support;
 
 use raft::eraftpb::{Entry, EntryType, HardState};
 use rangekv_proto::{RangeId, ReplicaId};
-use rangekv_store::log::disk::{Crash, LogDisk, SimDisk, Torn};
+use rangekv_store::log::disk::{Crash, LogDisk, SimDisk, SyncWork, Torn};
 use rangekv_store::log::segmented::{LogConfig, LogError, SegmentedLog};
-use rangekv_store::log::{GroupLog, RaftLog, Recovered, Tombstone};
+use rangekv_store::log::{GroupLog, RaftLog, Recovered, SyncJob, Tombstone};
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -192,8 +192,12 @@ fn run<D: Faulty>(seed: u64, disk: D) {
     };
     let mut log = recover(&disk, config, &mut model).unwrap();
     let mut full = false;
+    // Syncs under way, and how many records each has to make durable.
+    let mut jobs: Vec<(SyncJob, usize)> = Vec::new();
+    // Records that are durable and no longer in the model.
+    let mut settled = 0;
     for _ in 0..400 {
-        match rng.below(40) {
+        match rng.below(46) {
             0..=19 => operate(rng, &mut log, &mut model),
             20..=29 => match log.write() {
                 Ok(()) => model.records.push(model.now.clone()),
@@ -208,11 +212,30 @@ fn run<D: Faulty>(seed: u64, disk: D) {
                     model.records.push(model.now.clone());
                     log.sync()
                 }) {
-                    Ok(()) => model.records = vec![model.now.clone()],
+                    Ok(()) => {
+                        settled += model.records.len() - 1;
+                        model.records = vec![model.now.clone()];
+                    }
                     Err(error) => {
                         assert!(full, "{error}");
                         assert_eq!(error.kind(), ErrorKind::StorageFull);
                     }
+                }
+            }
+            40..=42 => {
+                let job = log.sync_job().unwrap();
+                jobs.extend(job.map(|job| (job, settled + model.records.len() - 1)));
+            }
+            43..=45 => {
+                // In any order.
+                if let Some(at) = (rng.below(3) as usize).checked_rem(jobs.len()) {
+                    let (SyncJob { sequence, work }, records) = jobs.remove(at);
+                    work().unwrap();
+                    if let Some(newly) = records.checked_sub(settled) {
+                        model.records.drain(..newly);
+                        settled = records;
+                    }
+                    log.synced(sequence).unwrap();
                 }
             }
             36 => {
@@ -222,6 +245,8 @@ fn run<D: Faulty>(seed: u64, disk: D) {
             37 => {
                 // Killed: nothing is lost that was written. What was staged is.
                 drop(log);
+                jobs.clear();
+                settled = 0;
                 disk.kill();
                 let expected = model.records.last().unwrap().clone();
                 log = recover(&disk, config, &mut model).unwrap();
@@ -229,6 +254,8 @@ fn run<D: Faulty>(seed: u64, disk: D) {
             }
             38 => {
                 drop(log);
+                jobs.clear();
+                settled = 0;
                 let unsynced = disk.unsynced() as u64;
                 let keep = rng.below(unsynced + 1) as usize;
                 let torn = match rng.below(3) {
@@ -471,6 +498,9 @@ impl LogDisk for Stubborn {
     }
     fn sync(&mut self, id: u64) -> io::Result<()> {
         self.disk.sync(id)
+    }
+    fn sync_work(&mut self, id: u64) -> io::Result<SyncWork> {
+        self.disk.sync_work(id)
     }
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {
         self.disk.read(id)

@@ -12,11 +12,17 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 DEPLOY = ROOT / "deploy"
+
+# Where slow.py listens, and which packets are for it; its own are marked.
+RELAY = 15001
+TO_STORES = ["OUTPUT", "-p", "tcp", "--dport", "50051", "-m", "mark", "!", "--mark", "1"]
 
 
 class Unavailable(Exception):
@@ -69,6 +75,7 @@ class Host:
 
     def __init__(self, lab, label, name, ip):
         self.lab, self.label, self.name, self.ip = lab, label, name, ip
+        self.relay = None
         self.disk = lab.directory / label
         self.disk.mkdir()
 
@@ -97,9 +104,33 @@ class Host:
             self.in_network("iptables", "-A", "INPUT", "-s", other.ip, "-m", "statistic",
                             "--mode", "random", "--probability", str(share), "-j", "DROP")
 
+    def slow(self, delay, jitter=0.0, rate=0):
+        """Holds back what goes to the stores of other hosts and what comes back, by so many seconds each way."""
+        self.relay = subprocess.Popen(
+            [*self.network(), sys.executable, "-B", HERE / "slow.py", str(RELAY), str(delay), str(jitter), str(rate)],
+            stdout=subprocess.PIPE, text=True)
+        assert self.relay.stdout.readline() == "listening\n", f"{self}: no relay"
+        self.in_network("iptables", "-t", "nat", "-A", *TO_STORES, "-j", "REDIRECT", "--to-ports", str(RELAY))
+        # Connections that are there already are not redirected: they end, and are made anew.
+        self.in_network("iptables", "-A", *TO_STORES, "-j", "REJECT", "--reject-with", "tcp-reset")
+
     def heal(self):
         """Lets everything through again."""
         self.in_network("iptables", "-F")
+        if self.relay:
+            self.in_network("iptables", "-t", "nat", "-D", *TO_STORES, "-j", "REDIRECT", "--to-ports", str(RELAY))
+            self.end_relay()
+
+    def end_relay(self):
+        if self.relay:
+            self.relay.kill()
+            self.relay.wait()
+            self.relay.stdout.close()
+            self.relay = None
+
+    def in_network(self, *command):
+        """Runs a program of this machine in the host's network."""
+        return run(*self.network(), *command)
 
 
 class ContainerHost(Host):
@@ -169,11 +200,12 @@ class ContainerHost(Host):
                               text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         return done.returncode, done.stdout
 
-    def in_network(self, *command):
-        """Runs a program of this machine in the host's network."""
-        return run("nsenter", "-t", self.state()["Pid"], "-n", *command)
+    def network(self):
+        """What runs a program of this machine in the host's network."""
+        return ["nsenter", "-t", str(self.state()["Pid"]), "-n"]
 
     def remove(self):
+        self.end_relay()
         run("docker", "rm", "-f", "-v", self.container, check=False)
         if self.disk.is_mount():
             run("umount", "--lazy", self.disk)
@@ -309,10 +341,11 @@ class NamespaceHost(Host):
     def exec(self, *arguments):
         return self.try_(["/app", *arguments], timeout=60)
 
-    def in_network(self, *command):
-        return run("ip", "netns", "exec", self.namespace, *command)
+    def network(self):
+        return ["ip", "netns", "exec", self.namespace]
 
     def remove(self):
+        self.end_relay()
         if self.running():
             self._signal(signal.SIGCONT)
             self.kill()
@@ -365,11 +398,13 @@ class Namespaces(Lab):
         return binary
 
     def name_hosts(self, host):
-        """Gives it the names of all hosts, as a container network does."""
-        names = pathlib.Path("/etc/netns", host.namespace)
-        names.mkdir(parents=True, exist_ok=True)
+        """Gives it, and those that are there already, the names of all hosts, as a container network does."""
+        pathlib.Path("/etc/netns", host.namespace).mkdir(parents=True, exist_ok=True)
         lines = [f"{other.ip} {other.name}" for other in self.hosts.values()]
-        (names / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
+        for other in self.hosts.values():
+            names = pathlib.Path("/etc/netns", other.namespace)
+            if names.is_dir():
+                (names / "hosts").write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
 
     def close(self):
         super().close()

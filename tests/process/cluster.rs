@@ -59,6 +59,8 @@ pub struct Node {
     pub flags: Vec<String>,
     /// Started without a name, it makes a cluster of its own.
     pub single: bool,
+    /// Its syncs take so many milliseconds longer (`deploy/bench/slowsync.py`).
+    pub sync_ms: Option<u32>,
     log: PathBuf,
     process: Option<Process>,
 }
@@ -154,6 +156,7 @@ impl Node {
             environment: Vec::new(),
             flags: Vec::new(),
             single: false,
+            sync_ms: None,
             log: root.join(format!("{name}.log")),
             name,
             process: None,
@@ -183,7 +186,16 @@ impl Node {
     pub fn start(&mut self) {
         assert!(self.process.is_none(), "{} runs", self.name);
         std::fs::create_dir_all(self.data_dir.parent().expect("below the root")).unwrap();
-        let mut command = rangekv();
+        let mut command = match self.sync_ms {
+            None => rangekv(),
+            Some(ms) => {
+                let mut slow = Command::new("/usr/bin/env");
+                let script = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/bench/slowsync.py");
+                slow.args(["python3", script, &ms.to_string()]);
+                slow.arg(rangekv().get_program());
+                slow
+            }
+        };
         command
             .args(self.arguments())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -206,7 +218,10 @@ impl Node {
 
     /// SIGKILL.
     pub fn kill(&mut self) {
-        self.take_process().kill();
+        match self.sync_ms {
+            None => self.take_process().kill(),
+            Some(_) => self.take_process().kill_all(),
+        }
     }
 
     /// SIGTERM; fails unless the process exits with 0 in time.

@@ -4,6 +4,7 @@ use crate::cluster::{until, Cluster, PATIENCE};
 use crate::operator::{ask, leader_of};
 use crate::resp::{describe, Reply};
 use crate::starting::REFUSAL_MAX;
+use crate::status::metric;
 use crate::writers::Writers;
 use std::time::{Duration, Instant};
 
@@ -54,6 +55,35 @@ fn two_of_five_are_killed_and_come_back() {
             cluster.nodes[victim].kill();
         }
         writers.wait_for(100, PATIENCE);
+        cluster.start_all();
+        cluster.wait_until_serving();
+    }
+    let ledger = writers.finish();
+    ledger.verify(&cluster.doors());
+}
+
+/// Where syncs take long other threads do them, and rounds go on: what was acknowledged is there
+/// all the same.
+#[test]
+fn nodes_with_slow_disks_are_killed_and_come_back() {
+    let mut cluster = Cluster::new(3);
+    for node in &mut cluster.nodes {
+        node.sync_ms = Some(8);
+    }
+    cluster.start_all();
+    cluster.wait_until_serving();
+    let writers = Writers::start("slow", 8, &cluster.doors());
+    for victims in [&[0][..], &[1], &[2], &[0, 1, 2]] {
+        writers.wait_for(200, PATIENCE);
+        let beside = metric(
+            cluster.nodes[victims[0]].http,
+            "rangekv_log_syncs_beside_total",
+            None,
+        );
+        assert!(beside > 0, "n{} has waited for each sync", victims[0] + 1);
+        for victim in victims {
+            cluster.nodes[*victim].kill();
+        }
         cluster.start_all();
         cluster.wait_until_serving();
     }

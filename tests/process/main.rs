@@ -2,7 +2,7 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`placing`], [`steering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`kv`], [`power`], [`clocks`]; [`status`]
+//! [`placing`], [`steering`], [`recovering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`kv`], [`power`], [`clocks`]; [`status`]
 //! is what is seen of it over HTTP. What
 //! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
 //! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
@@ -23,6 +23,8 @@ mod reshaping;
 mod placing;
 
 mod steering;
+
+mod recovering;
 
 mod grpc;
 

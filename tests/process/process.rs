@@ -69,6 +69,13 @@ impl Process {
         }
     }
 
+    /// As [`kill`](Self::kill), with the processes that it has started.
+    pub fn kill_all(self) {
+        send(-(self.child.id() as i32), libc::SIGKILL)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name));
+        self.kill();
+    }
+
     /// SIGKILL, and waits for the end. Fails if it had already ended by itself.
     pub fn kill(mut self) {
         self.signal(libc::SIGKILL);

@@ -64,7 +64,14 @@ fn an_operator_steers_a_cluster() {
     let leader = || told(&cluster, &["status"])["placement_leader"].clone();
     let seen_by_one_leader = || {
         let led = leader();
-        let before = stores_of(&cluster, "2");
+        // The new store gets replicas meanwhile: one more than three holds it while one moves.
+        let before = until("three stores hold range 2", || {
+            let stores = stores_of(&cluster, "2");
+            match stores.len() {
+                3 => Ok(stores),
+                _ => Err(format!("{stores:?}")),
+            }
+        });
         let from = before[0].to_string();
         let to = [1, 2, 3, n4].into_iter().find(|s| !before.contains(s));
         let to = to.expect("three of four hold it").to_string();

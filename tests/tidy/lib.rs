@@ -25,7 +25,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("model/src", &[]),
     ("pd/src", &[]),
     ("store/src", &["engine/rocks", "log/disk"]),
-    ("router/src", &["server"]),
+    ("router/src", &["poll", "server"]),
 ];
 
 /// What a pure module does not name. Clocks and randomness are clippy.toml's.

@@ -6,6 +6,7 @@
 
 use super::codec::{put_bytes, put_length, put_map, Input};
 use super::schema::{KeyAttribute, KeySchema, KeyType};
+use super::token::Token;
 use super::value::{Item, Value};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -101,6 +102,8 @@ pub enum Command {
     Each(Vec<Operation>),
     /// Several, all or none.
     All(Vec<Operation>),
+    /// As [`Command::All`], unless it was done before with this token.
+    Once(Vec<Operation>, Token),
     /// A walk.
     Page(Page),
     /// Removes records of a table that was deleted, so many at most.
@@ -119,6 +122,15 @@ pub enum Command {
         /// First key to look at.
         start: Bytes,
         /// Items at most.
+        max: u32,
+    },
+    /// Removes what is known of transactions whose repetition is not waited for any longer.
+    Sweep {
+        /// The table's id.
+        table: u32,
+        /// First key to look at.
+        start: Bytes,
+        /// Records at most.
         max: u32,
     },
 }
@@ -171,9 +183,13 @@ pub enum Reply {
     Ended(Vec<Ended>),
     /// To all, if one of them failed: nothing was done.
     Cancelled(Vec<Ended>),
+    /// To [`Command::Once`]: it was done before, and not again.
+    Repeated,
+    /// To [`Command::Once`]: other operations were done with this token. Nothing was done.
+    OtherContent,
     /// To a walk.
     Page(PageFound),
-    /// To [`Command::Drop`] and [`Command::Expire`]: how many records went, and where to go on:
+    /// To [`Command::Drop`], [`Command::Expire`] and [`Command::Sweep`]: how many records went, and where to go on:
     /// within this range, or where it ends, at the end of the table at most.
     Removed(u32, Bytes),
     /// A key lies in another range.
@@ -244,6 +260,12 @@ fn truth(input: &mut Input<'_>) -> Option<bool> {
 
 fn small(input: &mut Input<'_>) -> Option<u32> {
     u32::try_from(input.number()?).ok()
+}
+
+fn wide(input: &mut Input<'_>) -> Option<u128> {
+    let (first, rest) = input.0.split_first_chunk()?;
+    input.0 = rest;
+    Some(u128::from_be_bytes(*first))
 }
 
 fn many<T>(input: &mut Input<'_>, get: impl Fn(&mut Input<'_>) -> Option<T>) -> Option<Vec<T>> {
@@ -320,7 +342,8 @@ impl Operation {
     }
 }
 
-fn operations(out: &mut Vec<u8>, operations: &[Operation]) {
+/// Appends operations, as they travel.
+pub(super) fn encode_operations(out: &mut Vec<u8>, operations: &[Operation]) {
     put_length(out, operations.len() as u128);
     operations.iter().for_each(|o| o.put(out));
 }
@@ -336,11 +359,11 @@ impl Command {
             }
             Command::Each(each) => {
                 out.push(2);
-                operations(&mut out, each);
+                encode_operations(&mut out, each);
             }
             Command::All(all) => {
                 out.push(3);
-                operations(&mut out, all);
+                encode_operations(&mut out, all);
             }
             Command::Page(page) => {
                 out.push(4);
@@ -367,6 +390,18 @@ impl Command {
                 out.push(6);
                 table.put(&mut out);
                 text(&mut out, attribute);
+                put_bytes(&mut out, start);
+                put_length(&mut out, (*max).into());
+            }
+            Command::Once(all, token) => {
+                out.push(7);
+                encode_operations(&mut out, all);
+                text(&mut out, &token.text);
+                out.extend(token.digest.to_be_bytes());
+            }
+            Command::Sweep { table, start, max } => {
+                out.push(8);
+                put_length(&mut out, (*table).into());
                 put_bytes(&mut out, start);
                 put_length(&mut out, (*max).into());
             }
@@ -403,6 +438,18 @@ impl Command {
             6 => Command::Expire {
                 table: Table::get(input)?,
                 attribute: input.text()?,
+                start: bytes(input)?,
+                max: small(input)?,
+            },
+            7 => Command::Once(
+                many(input, Operation::get)?,
+                Token {
+                    text: input.text()?,
+                    digest: wide(input)?,
+                },
+            ),
+            8 => Command::Sweep {
+                table: small(input)?,
                 start: bytes(input)?,
                 max: small(input)?,
             },
@@ -484,6 +531,8 @@ impl Reply {
                 out.push(6);
                 text(&mut out, why);
             }
+            Reply::Repeated => out.push(7),
+            Reply::OtherContent => out.push(8),
         }
         out.into()
     }
@@ -510,6 +559,8 @@ impl Reply {
             4 => Reply::Removed(small(input)?, bytes(input)?),
             5 => Reply::OutsideRange,
             6 => Reply::Failed(input.text()?),
+            7 => Reply::Repeated,
+            8 => Reply::OtherContent,
             _ => return None,
         })
     }
@@ -581,6 +632,8 @@ mod tests {
                 }),
                 Command::Drop { table: page.1, max: page.2 },
                 Command::Expire { table: one.table.clone(), attribute: "t".into(), start: Bytes::new(), max: 9 },
+                Command::Sweep { table: page.1, start: Bytes::from_static(b"s"), max: page.2 },
+                Command::Once(more.clone(), Token::of("token", &more)),
                 Command::One(one),
                 Command::Each(more.clone()),
                 Command::All(more),
@@ -601,6 +654,8 @@ mod tests {
                 Reply::Page(page),
                 Reply::Removed(n, Bytes::from_static(b"next")),
                 Reply::OutsideRange,
+                Reply::Repeated,
+                Reply::OtherContent,
                 Reply::Failed("x".into()),
             ];
             for reply in replies {

@@ -42,9 +42,21 @@ fn operation(verb: Verb, item: Item) -> Operation {
     }
 }
 
+const NOW_MS: u64 = 1_700_000_000_000;
+
 fn within(records: &mut Records, command: &Command, start: &[u8], end: &[u8]) -> Reply {
+    within_at(records, command, start, end, NOW_MS)
+}
+
+fn within_at(
+    records: &mut Records,
+    command: &Command,
+    start: &[u8],
+    end: &[u8],
+    now_ms: u64,
+) -> Reply {
     let context = Context {
-        now_ms: 1_700_000_000_000,
+        now_ms,
         seed: 0,
         start,
         end,
@@ -272,4 +284,196 @@ fn keys_of_other_ranges_and_versions_are_refused() {
     let wrong = Command::One(operation(Verb::Put, Item::new()));
     assert!(matches!(run(&mut records, &wrong), Reply::Failed(_)));
     assert!(records.is_empty());
+}
+
+/// Adds one to the counters of these items, once per token.
+fn count_once(sorts: &[i64], text: &str) -> Command {
+    let add = |sk: &i64| {
+        let mut add = operation(Verb::Update, item("a", *sk, &[]));
+        add.expressions.update = Some("ADD c :one".into());
+        add.expressions.values = Item::from([(":one".into(), n(1))]);
+        add
+    };
+    let all: Vec<Operation> = sorts.iter().map(add).collect();
+    let token = Token::of(text, &all);
+    Command::Once(all, token)
+}
+
+fn counters(records: &mut Records) -> Vec<(Value, Value)> {
+    let all = page(keys::table_start(9), keys::table_end(9));
+    let Reply::Page(found) = run(records, &Command::Page(all)) else {
+        panic!("no page")
+    };
+    let counted = |item: &Item| (item["sk"].clone(), item["c"].clone());
+    found.items.iter().map(counted).collect()
+}
+
+#[test]
+fn a_transaction_with_a_token_is_done_once_for_ten_minutes() {
+    let mut records = Records::new();
+    let transaction = count_once(&[1, 2], "t");
+    assert!(matches!(run(&mut records, &transaction), Reply::Ended(ended) if ended.len() == 2));
+    assert_eq!(records.len(), 3);
+    let after = records.clone();
+    let later = |records: &mut Records, command: &Command, ms: u64| {
+        within_at(records, command, b"", b"", NOW_MS + ms)
+    };
+    for ms in [0, 1, token::WINDOW_MS - 1] {
+        assert_eq!(later(&mut records, &transaction, ms), Reply::Repeated);
+    }
+    let other = count_once(&[1, 3], "t");
+    assert_eq!(later(&mut records, &other, 5), Reply::OtherContent);
+    assert_eq!(records, after);
+    // Another token, or the same one later, is another transaction.
+    let another = count_once(&[1, 2], "u");
+    assert!(matches!(later(&mut records, &another, 5), Reply::Ended(_)));
+    let over = later(&mut records, &transaction, token::WINDOW_MS);
+    assert!(matches!(over, Reply::Ended(_)));
+    assert_eq!(counters(&mut records), [1, 2].map(|sk| (n(sk), n(3))));
+    // It counts from when it was done last.
+    let again = later(&mut records, &transaction, 2 * token::WINDOW_MS - 1);
+    assert_eq!(again, Reply::Repeated);
+}
+
+#[test]
+fn a_transaction_that_fails_is_not_remembered() {
+    let mut records = Records::new();
+    let Command::Once(mut all, _) = count_once(&[1, 2], "t") else {
+        unreachable!()
+    };
+    all[1].expressions.condition = Some("attribute_exists(c)".into());
+    let token = Token::of("t", &all);
+    let transaction = Command::Once(all, token);
+    for _ in 0..2 {
+        assert!(matches!(
+            run(&mut records, &transaction),
+            Reply::Cancelled(_)
+        ));
+        assert!(records.is_empty());
+    }
+    let put = operation(Verb::Put, item("a", 2, &[("c", n(5))]));
+    run(&mut records, &Command::One(put));
+    assert!(matches!(run(&mut records, &transaction), Reply::Ended(_)));
+    assert_eq!(run(&mut records, &transaction), Reply::Repeated);
+}
+
+#[test]
+fn a_repeated_transaction_is_known_wherever_its_range_was_cut() {
+    let mut records = Records::new();
+    let transaction = count_once(&[2, 1, 3], "t");
+    run(&mut records, &transaction);
+    let first = keys::item(9, &Value::S("a".into()), Some(&n(2)));
+    let remembered = keys::token(&first, "t");
+    assert!(records.contains_key(&remembered));
+    // Wherever a cut is asked for, it does not come between the item and what is known of it.
+    let cut = |near: &[u8]| DynamoModel.split_key(b"", b"", near);
+    let all: Vec<Bytes> = records.keys().cloned().collect();
+    for near in &all {
+        let cut = cut(near).expect("inside");
+        assert_eq!(cut <= first, cut <= remembered, "{near:02x?}");
+        let (start, end): (&[u8], &[u8]) = match cut <= first {
+            true => (&cut, b""),
+            false => (b"", &cut),
+        };
+        let reply = within(&mut records, &transaction, start, end);
+        assert_eq!(reply, Reply::Repeated, "{near:02x?}");
+    }
+    assert_eq!(cut(&remembered).as_deref(), Some(&first[..]));
+    assert_eq!(DynamoModel.split_key(&first, b"", &remembered), None);
+    // Who would cut there nevertheless gets no second execution.
+    let before = records.clone();
+    let left = within(&mut records, &transaction, b"", &remembered);
+    assert_eq!((left, &records), (Reply::OutsideRange, &before));
+}
+
+#[test]
+fn walks_pass_by_what_is_remembered() {
+    let mut records = Records::new();
+    for i in 0..100 {
+        run(&mut records, &count_once(&[1, 2], &format!("t{i}")));
+    }
+    run(&mut records, &count_once(&[2], "t"));
+    run(&mut records, &count_once(&[3, 1], "t"));
+    assert_eq!(records.len(), 105);
+    let all = page(keys::table_start(9), keys::table_end(9));
+    for (reverse, items_max) in [(false, 100), (true, 100), (false, 3), (true, 3), (false, 1)] {
+        let page = Page {
+            reverse,
+            items_max,
+            ..all.clone()
+        };
+        let Reply::Page(found) = run(&mut records, &Command::Page(page)) else {
+            panic!("no page")
+        };
+        let mut sorts: Vec<Value> = found.items.iter().map(|i| i["sk"].clone()).collect();
+        if reverse {
+            sorts.reverse();
+        }
+        let expected = [1, 2, 3].map(n);
+        assert_eq!(sorts[..], expected[..sorts.len()], "{reverse} {items_max}");
+        assert_eq!(found.scanned, items_max.min(3));
+    }
+    let expire = Command::Expire {
+        table: table(),
+        attribute: "c".into(),
+        start: Bytes::new(),
+        max: 3,
+    };
+    let none = Reply::Removed(0, keys::table_end(9));
+    assert_eq!(run(&mut records, &expire), none);
+}
+
+#[test]
+fn what_is_remembered_is_swept_when_it_is_over() {
+    let mut records = Records::new();
+    run(&mut records, &count_once(&[1, 2], "old"));
+    let half = NOW_MS + token::WINDOW_MS / 2;
+    within_at(&mut records, &count_once(&[2], "new"), b"", b"", half);
+    let sweep = |records: &mut Records, now_ms: u64, max: u32| {
+        let (mut start, mut swept) = (keys::table_start(9), 0);
+        while start < keys::table_end(9) {
+            let command = Command::Sweep {
+                table: 9,
+                start,
+                max,
+            };
+            let reply = within_at(records, &command, b"", b"", now_ms);
+            let Reply::Removed(removed, next) = reply else {
+                panic!("{reply:?}")
+            };
+            (start, swept) = (next, swept + removed);
+        }
+        swept
+    };
+    let over = NOW_MS + token::WINDOW_MS;
+    assert_eq!(sweep(&mut records, over - 1, 100), 0);
+    assert_eq!(sweep(&mut records, over, 1), 1);
+    assert_eq!(sweep(&mut records, over, 2), 0);
+    let later = over + token::WINDOW_MS / 2;
+    assert_eq!(sweep(&mut records, later, 100), 1);
+    assert_eq!(records.len(), 2);
+    assert_eq!(counters(&mut records), [(n(1), n(1)), (n(2), n(2))]);
+}
+
+#[test]
+fn an_update_can_not_nest_deeper_than_a_put() {
+    let mut records = Records::new();
+    let mut deep = n(1);
+    for _ in 0..20 {
+        deep = Value::L(vec![deep]);
+    }
+    let mut update = operation(Verb::Update, item("a", 1, &[]));
+    update.expressions.update = Some("SET d = list_append(if_not_exists(d, :none), :deep)".into());
+    let none = Value::L(Vec::new());
+    update.expressions.values =
+        Item::from([(":deep".into(), deep.clone()), (":none".into(), none)]);
+    let reply = run(&mut records, &Command::One(update.clone()));
+    assert!(matches!(reply, Reply::Ended(ended) if matches!(ended[..], [Ended::Done(_)])));
+    let path = format!("d{}", "[0]".repeat(18));
+    update.expressions.update = Some(format!("SET {path} = :deep"));
+    update.expressions.values = Item::from([(":deep".into(), deep)]);
+    let before = records.clone();
+    let reply = run(&mut records, &Command::One(update));
+    let refused = Reply::Ended(vec![Ended::Invalid(NESTED_TOO_DEEP.into())]);
+    assert_eq!((reply, &records), (refused, &before));
 }

@@ -11,6 +11,15 @@
 //! [`Number::encode_ordered`](super::number::Number::encode_ordered) has it. The table's schema
 //! tells which type a key attribute has, so that no type is stored.
 //!
+//! Beside an item lie the records of transactions whose first item it is (`token.rs`):
+//!
+//! ```text
+//! key of the item | 0x00 0x02 | digest of the transaction's token, 16 bytes
+//! ```
+//!
+//! Since no item's key is a prefix of another's, nothing comes between an item and these records.
+//! No split does either: a cut that is wanted among them is made before the item.
+//!
 //! Secondary indexes, when they come, are further table ids.
 
 use super::number::Number;
@@ -27,6 +36,12 @@ pub const PREFIX: usize = 7;
 
 /// First key behind this model's.
 pub const END: [u8; 1] = [TAG + 1];
+
+/// Stands between an item's key and the digest of a token.
+const TOKEN: [u8; 2] = [0x00, 0x02];
+
+/// Bytes that a token's key has more than its item's.
+const TOKEN_BYTES: usize = TOKEN.len() + 16;
 
 /// First key of a table.
 pub fn table_start(table: u32) -> Bytes {
@@ -84,6 +99,27 @@ pub fn item(table: u32, partition_key: &Value, sort_key: Option<&Value>) -> Byte
         encode(sort_key, &mut key);
     }
     key.into()
+}
+
+/// The key of what is known of a transaction with this token, whose first item has the key `item`.
+pub fn token(item: &[u8], token: &str) -> Bytes {
+    let digest = digest(token.as_bytes()).to_be_bytes();
+    [item, &TOKEN, &digest].concat().into()
+}
+
+/// The item beside which `key` lies, if it looks like the key of a token. An item's key may by
+/// chance; what is answered then lies in front of that item, and is no key of another.
+pub fn beside(key: &[u8]) -> Option<&[u8]> {
+    let at = key.len().checked_sub(TOKEN_BYTES)?;
+    let (item, rest) = key.split_at(at);
+    (key.first() == Some(&TAG) && at > PREFIX && rest.starts_with(&TOKEN)).then_some(item)
+}
+
+/// The records of tokens beside an item.
+pub fn tokens(item: &[u8]) -> Range<Bytes> {
+    let start = [item, &TOKEN].concat();
+    let end = after_prefix(&start);
+    start.into()..end
 }
 
 /// Key attributes of a stored key: partition key and, if the table has one, sort key.
@@ -173,6 +209,14 @@ fn hash(bytes: &[u8]) -> u16 {
     (mixed >> 48) as u16
 }
 
+/// FNV-1a, 128 bits. Fixed for ever: stored keys contain it.
+pub(super) fn digest(bytes: &[u8]) -> u128 {
+    let offset = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d_u128;
+    bytes.iter().fold(offset, |digest, byte| {
+        (digest ^ u128::from(*byte)).wrapping_mul(0x0100_0000_0000_0000_0000_013b)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,7 +281,28 @@ mod tests {
         }
     }
 
+    #[test]
+    fn digests_are_what_they_were() {
+        // The test vectors of FNV's authors.
+        assert_eq!(digest(b""), 0x6c62272e07bb014262b821756295c58d);
+        assert_eq!(digest(b"a"), 0xd228cb696f1a8caf78912b704e4a8964);
+        assert_eq!(digest(b"foobar"), 0x343e1662793c64bf6f0d3597ba446f18);
+    }
+
     proptest! {
+        #[test]
+        fn tokens_lie_beside_their_item((kind, a, b) in pairs(), text in "[a-z0-9-]{1,36}") {
+            let (x, y) = (item(1, &a, None), item(1, &b, None));
+            let schema = KeySchema { partition: KeyAttribute { name: "k".into(), kind }, sort: None };
+            let key = token(&x, &text);
+            prop_assert_eq!(beside(&key), Some(&x[..]));
+            prop_assert_eq!(decode(&schema, &key), None);
+            prop_assert!(tokens(&x).contains(&key) && tokens(&x).start > x);
+            if x < y {
+                prop_assert!(tokens(&x).end <= y);
+            }
+        }
+
         #[test]
         fn keys_have_the_order_of_values((kind, a, b) in pairs(), (sort_kind, c, d) in pairs()) {
             let attribute = |kind| KeyAttribute { name: "k".into(), kind };

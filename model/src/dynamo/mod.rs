@@ -1,7 +1,7 @@
 //! The DynamoDB model: items of tables, read and changed by expressions.
 //!
 //! Evaluation is in `evaluate.rs`, the key layout in `keys.rs`, stored records in `codec.rs`,
-//! commands and replies in `command.rs`; `expr/` has the expressions. JSON and the validation of
+//! commands and replies in `command.rs`, what is known of repeated transactions in `token.rs`; `expr/` has the expressions. JSON and the validation of
 //! requests are the front door's.
 
 pub mod codec;
@@ -11,6 +11,7 @@ pub mod expr;
 pub mod keys;
 pub mod number;
 pub mod schema;
+pub mod token;
 pub mod value;
 
-pub use evaluate::DynamoModel;
+pub use evaluate::{DynamoModel, NESTED_TOO_DEEP};

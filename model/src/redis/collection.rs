@@ -24,6 +24,8 @@ pub(crate) struct Collection {
     /// The record key.
     pub key: Bytes,
     pub meta: Meta,
+    /// What its metadata record was when it was opened.
+    stored: Option<Meta>,
     /// What its sub-keys begin with.
     prefix: Vec<u8>,
 }
@@ -39,7 +41,11 @@ impl Call<'_, '_> {
             return Ok(None);
         };
         match Meta::parse(&value) {
-            Some(meta) if meta.kind == kind => Ok(Some(Collection::new(key.clone(), meta))),
+            Some(meta) if meta.kind == kind => {
+                let mut found = Collection::new(key.clone(), meta);
+                found.stored = Some(found.meta.clone());
+                Ok(Some(found))
+            }
             _ => Err(CommandError::WrongType),
         }
     }
@@ -62,11 +68,16 @@ impl Call<'_, '_> {
         self.context.now_ms << VERSION_SEED_BITS | low
     }
 
-    /// Writes the metadata, or removes it if there are no elements left.
+    /// Writes the metadata if it has changed, or removes it if there are no elements left.
+    ///
+    /// To give a field another value, or a member another score, is to write elements alone.
     pub fn save(&mut self, collection: &Collection) {
-        if collection.meta.size == 0 {
-            self.delete(collection.key.clone());
-        } else {
+        let Collection {
+            key, meta, stored, ..
+        } = collection;
+        if meta.size == 0 {
+            self.delete(key.clone());
+        } else if stored.as_ref() != Some(meta) || self.txn.has_written(key) {
             self.put(collection.key.clone(), collection.meta.record());
         }
     }
@@ -76,7 +87,13 @@ impl Collection {
     /// What stands at `key` with this metadata.
     pub fn new(key: Bytes, meta: Meta) -> Self {
         let prefix = keys::version_prefix(&key, meta.version);
-        Collection { key, meta, prefix }
+        let stored = None;
+        Collection {
+            key,
+            meta,
+            stored,
+            prefix,
+        }
     }
 
     /// How many elements it has.

@@ -7,6 +7,7 @@ use super::call::Outcome;
 use super::codec::Protocol;
 use super::error::{printable, CommandError};
 use super::glob;
+use super::number::parse_int;
 use super::reply::{self, Reply};
 use super::spec::{self, Flags, Group, Spec};
 use bytes::Bytes;
@@ -65,7 +66,7 @@ fn dispatch(subcommand: &Bytes, rest: &[Bytes], protocol: Protocol) -> Outcome {
                 match spec::lookup(name) {
                     Some(spec) => describe(&mut reply, spec),
                     None => {
-                        reply.nil_array();
+                        reply.nil();
                     }
                 }
             }
@@ -247,6 +248,17 @@ fn getkeys(args: &[Bytes], protocol: Protocol) -> Outcome {
     }
     if !spec.accepts(args.len()) {
         return Err(CommandError::GetKeysArity);
+    }
+    if let Some(count) = args
+        .get(usize::from(spec.count_at))
+        .filter(|_| spec.count_at > 0)
+    {
+        let room = args.len() - usize::from(spec.count_at) - 1;
+        let count = parse_int(count).and_then(|count| usize::try_from(count).ok());
+        if count.is_none_or(|count| count == 0 || count > room) {
+            let text = "ERR Invalid arguments specified for command";
+            return Err(CommandError::Of(text));
+        }
     }
     let indexes: Vec<usize> = spec::keys(spec, args).collect();
     if indexes.is_empty() {

@@ -116,7 +116,7 @@ pub enum CommandError {
     #[error("{0}")]
     Of(&'static str),
     /// More than one entry of the log should hold.
-    #[error("ERR the command would write more than 64 MiB of elements at once")]
+    #[error("ERR the command would write more than 64 MiB of elements at once; take smaller ranges or counts")]
     TooMuch,
     /// A command which the router answers was sent to a range: a defect of the sender.
     #[error("ERR '{0}' is not evaluated within a range")]
@@ -124,10 +124,11 @@ pub enum CommandError {
     /// A key lies outside the range that was asked: a defect of the sender.
     #[error("ERR a key of this command lies outside the range it was sent to")]
     OutsideRange,
-    /// A key that a pattern of `SORT` names lies in another range.
+    /// A key that a pattern of `SORT` names lies in another range. Clients see this where the router
+    /// does not evaluate the command itself.
     #[error(
-        "CROSSSLOT a pattern of SORT names keys in other ranges; use a {{hash tag}} in key and \
-         pattern"
+        "CROSSSLOT a pattern of SORT names keys in other ranges, which can't be stored, nor be part \
+         of a transaction; use a {{hash tag}} in key and pattern"
     )]
     PatternOutsideRange,
     /// The bytes of a command could not be decoded: a defect of the sender.

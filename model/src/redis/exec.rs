@@ -78,7 +78,7 @@ const fn sent_as(flags: Flags) -> Spec {
 /// transaction nevertheless.
 pub fn is_answered_by_router(args: &[Bytes]) -> bool {
     let spec = args.first().and_then(|name| spec::lookup(name));
-    spec.is_none_or(|spec| spec.route == Route::Connection)
+    spec.is_none_or(|spec| matches!(spec.route, Route::Connection | Route::Node))
 }
 
 /// The arguments by which a transaction travels; `watched` are record keys with their stamps,
@@ -113,7 +113,8 @@ pub(crate) fn record_keys(args: &[Bytes]) -> Vec<Bytes> {
         return Vec::new();
     };
     let mut keys: Vec<Bytes> = watched.iter().step_by(2).cloned().collect();
-    for command in commands(args).into_iter().flatten() {
+    let sent = |command: &Command| !is_answered_by_router(&command.args);
+    for command in commands(args).into_iter().flatten().filter(sent) {
         if let Some(spec) = spec::lookup(&command.args[0]) {
             keys.extend(spec::record_keys(spec, command.db, &command.args));
         }

@@ -153,6 +153,15 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         return Err(CommandError::Arity(spec.name.to_owned()));
     }
     call.name = spec.name;
+    match spec.group {
+        Group::Hash => return dispatch_hash(call),
+        Group::List => return dispatch_list(call),
+        Group::Set => return dispatch_set(call),
+        Group::SortedSet => return dispatch_sorted_set(call),
+        Group::Bitmap => return dispatch_bitmap(call),
+        Group::HyperLogLog => return dispatch_hyperloglog(call),
+        _ => {}
+    }
     // The hottest first: the compiler tries them in this order.
     match spec.name {
         "get" => string::get(call),
@@ -195,15 +204,7 @@ fn dispatch(call: &mut Call<'_, '_>) -> Outcome {
         "memory" => memory::evaluate(call),
         "sort" | "sort_ro" => sort::evaluate(call),
         "watch" => exec::watch(call),
-        _ => match spec.group {
-            Group::Hash => dispatch_hash(call),
-            Group::List => dispatch_list(call),
-            Group::Set => dispatch_set(call),
-            Group::SortedSet => dispatch_sorted_set(call),
-            Group::Bitmap => dispatch_bitmap(call),
-            Group::HyperLogLog => dispatch_hyperloglog(call),
-            _ => Err(CommandError::NotEvaluated(spec.name)),
-        },
+        other => Err(CommandError::NotEvaluated(other)),
     }
 }
 

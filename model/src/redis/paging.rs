@@ -11,6 +11,7 @@
 //! | `\0RANDOM` start | a user key, or nil |
 //! | `\0SWEEP` start, limit | see [`sweep`](super::sweep): of all databases |
 //! | `\0EXEC` … | see [`exec`](super::exec): not a page, but a transaction |
+//! | `\0NAMED` keys and fields | see [`records`](super::records) |
 //! | `\0RECORDS` command, keys | see [`records`](super::records) |
 //!
 //! `start` and `next` are record keys: an empty `start` is that of the range, an empty `next`
@@ -65,6 +66,7 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
         super::records::RECORDS => {
             arity(2..=usize::MAX).and_then(|()| super::records::evaluate(call))
         }
+        super::records::NAMED => super::records::evaluate_named(call),
         super::exec::EXEC => super::exec::evaluate(call),
         _ => Err(CommandError::unknown_command(call.args)),
     }

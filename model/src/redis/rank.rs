@@ -143,18 +143,18 @@ pub(crate) fn rank_of(set: &Collection, view: &dyn View, place: &[u8]) -> u64 {
     for level in (1..=set.meta.height).rev() {
         let start = set.sub_key(COUNTS + level, &[&from]);
         let end = set.sub_key(COUNTS + level, &[place]);
+        // Of the last one before the place: what follows it is counted on the level below.
         let mut last = None;
         view.scan(&start, &end, &mut |key, record| {
-            if let Some((_, count)) = last.take() {
-                rank += count;
-            }
-            last = Some((set.tail(key).to_vec(), count_of(record)));
+            rank += last.unwrap_or(0);
+            last = Some(count_of(record));
+            from.clear();
+            from.extend_from_slice(set.tail(key));
             ControlFlow::Continue(())
         });
         // None lies before the place only if the place is the beginning itself.
-        match last {
-            Some((reached, _)) => from = reached,
-            None => return rank,
+        if last.is_none() {
+            return rank;
         }
     }
     rank + count_between(set, view, &from, place)

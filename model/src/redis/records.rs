@@ -2,11 +2,14 @@
 //! router evaluates the command over all of them, with the code that a range would have used.
 //!
 //! ```text
-//! \0RECORDS | the command's name | (user key) × any number  →  [record key, record, …]
+//! \0RECORDS | the command's name | (user key) × any number          →  [record key, record, …]
+//! \0NAMED | (user key, `-` or `+` and a field) × any number          →  [record key, record, …]
 //! ```
 //!
-//! Elements come along where the command may need them: those of sets, and the members of sorted
-//! sets with their scores. Of other collections the metadata says that the type is wrong.
+//! The latter is what the patterns of a `SORT` name: strings, or fields of hashes.
+//!
+//! Elements come along where the command may need them: those of sets, the members of sorted sets
+//! with their scores, and for `SORT` those of lists. Of other collections the metadata says that the type is wrong.
 //! Each range's part is one evaluation, and what has expired there is absent; the parts are of
 //! different moments.
 
@@ -17,7 +20,7 @@ use super::error::CommandError;
 use super::meta::Meta;
 use super::reply::Reply;
 use super::value::Kind;
-use super::{keys, RedisModel};
+use super::{keys, sort, RedisModel};
 use crate::eval::{Context, Evaluator, Txn, View};
 use bytes::Bytes;
 use std::collections::BTreeMap;
@@ -26,6 +29,12 @@ use std::ops::ControlFlow;
 /// The name of the command.
 pub const RECORDS: &[u8] = b"\0RECORDS";
 
+/// The name of the command that asks for what the patterns of a `SORT` name.
+pub const NAMED: &[u8] = b"\0NAMED";
+
+/// Keys and fields that the patterns of one `SORT` may name.
+const NAMED_MAX: usize = 1 << 17;
+
 /// Bytes of the records that one range answers.
 const BYTES_MAX: usize = 64 << 20;
 
@@ -33,10 +42,49 @@ const TOO_LARGE: CommandError = CommandError::Of(
     "ERR the keys lie in different ranges and hold more than 64 MiB, use a {hash tag}",
 );
 
+const TOO_MANY: CommandError = CommandError::Of(
+    "ERR the patterns name more than 131072 keys in different ranges, use a {hash tag}",
+);
+
 /// The command that asks a range for the records of some keys of the command `name`.
 pub fn arguments(name: &Bytes, user_keys: impl Iterator<Item = Bytes>) -> Vec<Bytes> {
     let mut args = vec![Bytes::from_static(RECORDS), name.clone()];
     args.extend(user_keys);
+    args
+}
+
+/// Whether a command that a range has answered like this is to be evaluated over records that are
+/// fetched from several ranges: a `SORT` that stores nothing.
+pub fn names_other_ranges(args: &[Bytes], reply: &Bytes) -> bool {
+    reply[..] == CommandError::PatternOutsideRange.to_reply()[..]
+        && sort::destination_at(args).is_none()
+}
+
+/// Pairs of a user key and a field, as `\0NAMED` has them.
+pub type Pairs = Vec<(Bytes, Bytes)>;
+
+/// What the patterns of a `SORT` name, given the records of its source; or its error reply.
+pub fn named(records: &BTreeMap<Bytes, Bytes>, db: u8, args: &[Bytes]) -> Result<Pairs, Bytes> {
+    let named = sort::named(records, db, args).map_err(|error| error.to_reply())?;
+    if named.len() > NAMED_MAX {
+        return Err(TOO_MANY.to_reply());
+    }
+    let field = |field: Option<Bytes>| match field {
+        None => Bytes::from_static(b"-"),
+        Some(field) => [b"+", &field[..]].concat().into(),
+    };
+    Ok(named
+        .into_iter()
+        .map(|(key, of)| (key, field(of)))
+        .collect())
+}
+
+/// The command that asks a range for what some pairs name.
+pub fn named_arguments<'a>(pairs: impl Iterator<Item = &'a (Bytes, Bytes)>) -> Vec<Bytes> {
+    let mut args = vec![Bytes::from_static(NAMED)];
+    for (key, field) in pairs {
+        args.extend([key.clone(), field.clone()]);
+    }
     args
 }
 
@@ -74,19 +122,19 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
         let record = call.txn.get(&key).unwrap_or_default();
         bytes += key.len() + record.len();
         found.insert(key.clone(), record);
+        let sorts = name.starts_with(b"sort");
         let wanted = match value.kind {
-            Kind::Set => matches!(name.first(), Some(b's' | b'z')),
-            Kind::SortedSet => name.first() == Some(&b'z'),
-            _ => false,
+            Kind::Set if matches!(name.first(), Some(b's' | b'z')) => keys::MEMBERS,
+            Kind::SortedSet if sorts => keys::SCORES,
+            Kind::SortedSet if name.first() == Some(&b'z') => keys::MEMBERS,
+            Kind::List if sorts => keys::POSITIONS,
+            _ => continue,
         };
-        let Some(meta) = Meta::parse(&value).filter(|_| wanted) else {
+        let Some(meta) = Meta::parse(&value) else {
             continue;
         };
         let set = Collection::new(key, meta);
-        let (start, end) = (
-            set.sub_key(keys::MEMBERS, &[]),
-            set.sub_key(keys::MEMBERS + 1, &[]),
-        );
+        let (start, end) = (set.sub_key(wanted, &[]), set.sub_key(wanted + 1, &[]));
         call.txn.scan(&start, &end, &mut |key, record| {
             bytes += key.len() + record.len();
             if bytes > BYTES_MAX {
@@ -100,12 +148,44 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
             return Err(TOO_LARGE);
         }
     }
+    records(&found, bytes)
+}
+
+/// Evaluates `\0NAMED`.
+pub(crate) fn evaluate_named(call: &mut Call<'_, '_>) -> Outcome {
+    let mut found: BTreeMap<Bytes, Bytes> = BTreeMap::new();
+    let mut bytes = 0;
+    for index in (1..call.args.len()).step_by(2) {
+        let (key, field) = (call.key(index), call.args.get(index + 1));
+        let Some(value) = call.read(&key) else {
+            continue;
+        };
+        let record = call.txn.get(&key).unwrap_or_default();
+        if let (Kind::Hash, Some([b'+', field @ ..])) = (value.kind, field.map(|f| &f[..])) {
+            if let Some(meta) = Meta::parse(&value) {
+                let element = Collection::new(key.clone(), meta).member_key(field);
+                if let Some(value) = call.txn.get(&element) {
+                    bytes += element.len() + value.len();
+                    found.insert(element.into(), value);
+                }
+            }
+        }
+        bytes += key.len() + record.len();
+        found.insert(key, record);
+        if bytes > BYTES_MAX {
+            break;
+        }
+    }
+    records(&found, bytes)
+}
+
+fn records(found: &BTreeMap<Bytes, Bytes>, bytes: usize) -> Outcome {
     if bytes > BYTES_MAX {
         return Err(TOO_LARGE);
     }
     let mut reply = Reply::with_capacity(Protocol::Resp2, bytes + 32 * found.len() + 16);
     reply.array(2 * found.len());
-    for (key, record) in &found {
+    for (key, record) in found {
         reply.bulk(key).bulk(record);
     }
     Ok(reply.finish())

@@ -2,7 +2,9 @@
 //! other keys say.
 //!
 //! `BY` and `GET` name those keys by a pattern, so that nobody knows them before the command is
-//! evaluated: if one lies in another range the command is refused. As in Redis with
+//! evaluated: if one lies in another range the command is refused there. The router then fetches
+//! the [records](super::records) of the collection, of what the patterns name for its elements
+//! ([`named`]), and evaluates the command itself, unless it is to be stored. As in Redis with
 //! `LC_COLLATE=C`, `ALPHA` compares bytes.
 
 use super::call::{Call, Outcome};
@@ -15,10 +17,12 @@ use super::meta::Meta;
 use super::number::integer;
 use super::position;
 use super::reply::{self, Reply};
-use super::value::Kind;
+use super::value::{Kind, Value};
 use super::zset::{self, EVERYTHING};
+use crate::eval::View;
 use bytes::Bytes;
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 #[derive(Default)]
@@ -106,7 +110,7 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
         // What is stored does not depend on how sets are kept.
         (sorts, options.alpha, options.by) = (true, true, None);
     }
-    let mut elements = source.map_or(Vec::new(), |source| load(call, &source));
+    let mut elements = source.map_or(Vec::new(), |source| load(&*call.txn, &source));
     if sorts {
         elements = sort(call, elements, &options)?;
     } else if options.descending && !is_set {
@@ -160,8 +164,7 @@ fn store(call: &mut Call<'_, '_>, destination: &Bytes, output: Vec<Option<Bytes>
 }
 
 /// All elements, in the order in which they are kept.
-fn load(call: &Call<'_, '_>, source: &Collection) -> Vec<Bytes> {
-    let view = &*call.txn;
+fn load(view: &dyn View, source: &Collection) -> Vec<Bytes> {
     let mut elements = Vec::with_capacity(source.len().min(1 << 16));
     let mut take = |element: &[u8]| {
         elements.push(Bytes::copy_from_slice(element));
@@ -229,16 +232,8 @@ fn lookup(call: &mut Call<'_, '_>, pattern: &[u8], element: &Bytes) -> Option<By
     if pattern == b"#" {
         return Some(element.clone());
     }
-    let star = pattern.iter().position(|&byte| byte == b'*')?;
-    let (before, after) = (&pattern[..star], &pattern[star + 1..]);
-    let arrow = after.windows(2).position(|two| two == b"->");
-    // An arrow at the very end is part of the key.
-    let arrow = arrow.filter(|at| at + 2 < after.len());
-    let (after, field) = match arrow {
-        Some(at) => (&after[..at], Some(&after[at + 2..])),
-        None => (after, None),
-    };
-    let key = keys::record_key(call.db, &[before, element, after].concat());
+    let (user_key, field) = key_of(pattern, element)?;
+    let key = keys::record_key(call.db, &user_key);
     match field {
         None => {
             let value = call.read_string(&key).ok()??;
@@ -249,6 +244,51 @@ fn lookup(call: &mut Call<'_, '_>, pattern: &[u8], element: &Bytes) -> Option<By
             hash.member(&*call.txn, field)
         }
     }
+}
+
+/// The user key, and perhaps the field, that a pattern with a star names for an element.
+fn key_of<'p>(pattern: &'p [u8], element: &[u8]) -> Option<(Vec<u8>, Option<&'p [u8]>)> {
+    let star = pattern.iter().position(|&byte| byte == b'*')?;
+    let (before, after) = (&pattern[..star], &pattern[star + 1..]);
+    let arrow = after.windows(2).position(|two| two == b"->");
+    // An arrow at the very end is part of the key.
+    let arrow = arrow.filter(|at| at + 2 < after.len());
+    let (after, field) = match arrow {
+        Some(at) => (&after[..at], Some(&after[at + 2..])),
+        None => (after, None),
+    };
+    Some(([before, element, after].concat(), field))
+}
+
+/// User keys, and fields of those that are hashes.
+pub(crate) type Named = BTreeSet<(Bytes, Option<Bytes>)>;
+
+/// What the patterns of a `SORT` or `SORT_RO` name for the elements of its source, whose records
+/// these are.
+pub(crate) fn named(
+    records: &BTreeMap<Bytes, Bytes>,
+    db: u8,
+    args: &[Bytes],
+) -> Result<Named, CommandError> {
+    let options = parse(&args[2..], true)?;
+    let key = keys::record_key(db, &args[1]);
+    let meta = records
+        .get(&key)
+        .and_then(|r| Meta::parse(&Value::parse(r.clone())));
+    let Some(meta) = meta else {
+        return Ok(Named::new());
+    };
+    let elements = load(records, &Collection::new(key, meta));
+    let by = options.by.filter(|_| !options.unsorted);
+    let mut named = Named::new();
+    for pattern in by.into_iter().chain(options.get) {
+        for element in &elements {
+            if let Some((user_key, field)) = key_of(pattern, element) {
+                named.insert((user_key.into(), field.map(Bytes::copy_from_slice)));
+            }
+        }
+    }
+    Ok(named)
 }
 
 #[cfg(test)]

@@ -122,6 +122,8 @@ impl Flags {
 
     /// Not allowed between `MULTI` and `EXEC`.
     pub const NO_MULTI: Flags = Flags(1 << 12);
+    /// Has subcommands, and is known by both names; not shown as a flag.
+    pub const CONTAINER: Flags = Flags(1 << 14);
 
     /// Flags with their names, in the order in which `COMMAND INFO` lists them.
     pub const NAMES: &'static [(Flags, &'static str)] = &[
@@ -201,6 +203,11 @@ impl Spec {
         self.count_at = count_at;
         self.flags = self.flags.and(Flags::MOVABLE_KEYS);
         self
+    }
+
+    /// Whether it is `SORT` or `SORT_RO`, of whose keys nobody knows all beforehand.
+    pub fn is_sort(&self) -> bool {
+        self.group == Group::Generic && matches!(self.name, "sort" | "sort_ro")
     }
 
     /// Whether the request may be sent as read-only; `WATCH`, which Redis does not flag, may.
@@ -326,6 +333,8 @@ const HANDSHAKE: Flags = ANYTIME_FAST
 const TELL: Flags = ANYTIME_FAST.and(Flags::PUBSUB);
 const SUBSCRIBE: Flags = ANYTIME.and(Flags::PUBSUB).and(Flags::NOSCRIPT);
 
+const PARENT: Flags = Flags::CONTAINER;
+
 /// Of `MULTI` and its kin.
 const BRACKET: Flags = ANYTIME_FAST.and(Flags::NOSCRIPT).and(Flags::ALLOW_BUSY);
 
@@ -348,10 +357,10 @@ static TABLE: &[Spec] = &[
     row("bitfield_ro", -2, READ_FAST, ONE, SingleRange, (Bitmap, "6.0.0", "Reads integers of any width in a string.")),
     row("bitop", -4, GROW, (2, -1, 1), SingleRange, (Bitmap, "2.6.0", "Combines strings bit by bit, and stores the result.")),
     row("bitpos", -3, READ, ONE, SingleRange, (Bitmap, "2.8.7", "Finds the first bit that is set, or clear.")),
-    row("client", -2, Flags(0), NONE, Here, (Connection, "2.4.0", "A container for commands about client connections.")),
-    row("cluster", -2, Flags(0), NONE, Node, (Cluster, "3.0.0", "A container for commands about the cluster.")),
-    row("command", -1, ANYTIME, NONE, Here, (Server, "2.8.13", "Describes the commands.")),
-    row("config", -2, Flags(0), NONE, Here, (Server, "2.0.0", "A container for commands about this node's settings.")),
+    row("client", -2, PARENT, NONE, Here, (Connection, "2.4.0", "A container for commands about client connections.")),
+    row("cluster", -2, PARENT, NONE, Node, (Cluster, "3.0.0", "A container for commands about the cluster.")),
+    row("command", -1, ANYTIME.and(PARENT), NONE, Here, (Server, "2.8.13", "Describes the commands.")),
+    row("config", -2, PARENT, NONE, Here, (Server, "2.0.0", "A container for commands about this node's settings.")),
     row("copy", -3, GROW, TWO, SingleRange, (Generic, "6.2.0", "Copies a value and its expiry to another key.")),
     row("dbsize", 1, READ_FAST, NONE, Keyspace, (Server, "1.0.0", "Counts the keys of the database.")),
     row("decr", 2, GROW_FAST, ONE, SingleRange, (Str, "1.0.0", "Subtracts one from an integer; a missing key counts as 0.")),
@@ -394,7 +403,7 @@ static TABLE: &[Spec] = &[
     row("incrbyfloat", 3, GROW_FAST, ONE, SingleRange, (Str, "2.6.0", "Adds a floating-point number to a number; a missing key counts as 0.")),
     row("info", -1, ANYTIME.and(Flags::DANGEROUS), NONE, Here, (Server, "1.0.0", "Describes the server.")),
     row("keys", 2, READ.and(Flags::DANGEROUS), NONE, Keyspace, (Generic, "1.0.0", "Answers all keys that match a pattern.")),
-    row("latency", -2, Flags(0), NONE, Here, (Server, "2.8.13", "A container for commands about commands that took long.")),
+    row("latency", -2, PARENT, NONE, Here, (Server, "2.8.13", "A container for commands about commands that took long.")),
     row("lcs", -3, READ, TWO, Lcs, (Str, "7.0.0", "Answers the longest common subsequence of two strings.")),
     row("lindex", 3, READ, ONE, SingleRange, (List, "1.0.0", "Answers the element at an index.")),
     row("linsert", 5, GROW, ONE, SingleRange, (List, "2.2.0", "Inserts an element before or after another one.")),
@@ -409,12 +418,12 @@ static TABLE: &[Spec] = &[
     row("lrem", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes elements that are equal to a value.")),
     row("lset", 4, GROW, ONE, SingleRange, (List, "1.0.0", "Replaces the element at an index.")),
     row("ltrim", 4, WRITE, ONE, SingleRange, (List, "1.0.0", "Removes all elements but a part.")),
-    row("memory", -2, READ, (2, 2, 1), SingleRange, (Server, "4.0.0", "A container for commands about memory.")),
+    row("memory", -2, READ.and(PARENT), (2, 2, 1), SingleRange, (Server, "4.0.0", "A container for commands about memory.")),
     row("mget", -2, READ_FAST, MANY, FanOutArray, (Str, "1.0.0", "Answers several strings.")),
     row("mset", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once.")),
     row("msetnx", -3, GROW, PAIRS, SingleRange, (Str, "1.0.1", "Sets several strings at once if none of the keys exists.")),
     row("multi", 1, BRACKET, NONE, Here, (Transactions, "1.2.0", "Begins a transaction.")),
-    row("object", -2, READ, (2, 2, 1), SingleRange, (Generic, "2.2.3", "Tells how a value is stored.")),
+    row("object", -2, READ.and(PARENT), (2, 2, 1), SingleRange, (Generic, "2.2.3", "Tells how a value is stored.")),
     row("persist", 2, WRITE_FAST, ONE, SingleRange, (Generic, "2.2.0", "Removes the expiry of a key.")),
     row("pexpire", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire after so many milliseconds.")),
     row("pexpireat", -3, WRITE_FAST, ONE, SingleRange, (Generic, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")),
@@ -427,7 +436,7 @@ static TABLE: &[Spec] = &[
     row("psubscribe", -2, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Subscribes to all channels that match patterns.")),
     row("pttl", 2, READ_FAST, ONE, SingleRange, (Generic, "2.6.0", "Answers in how many milliseconds a key expires.")),
     row("publish", 3, TELL, NONE, Here, (PubSub, "2.0.0", "Sends a message to a channel's subscribers and answers how many got it.")),
-    row("pubsub", -2, Flags(0), NONE, Here, (PubSub, "2.8.0", "A container for commands about channels and their subscribers.")),
+    row("pubsub", -2, PARENT, NONE, Here, (PubSub, "2.8.0", "A container for commands about channels and their subscribers.")),
     row("punsubscribe", -1, SUBSCRIBE, NONE, Here, (PubSub, "2.0.0", "Ends subscriptions to patterns, or to all of them.")),
     row("quit", -1, HANDSHAKE, NONE, Here, (Connection, "1.0.0", "Closes the connection.")),
     row("randomkey", 1, READ, NONE, Keyspace, (Generic, "1.0.0", "Answers some key of the database.")),
@@ -455,7 +464,7 @@ static TABLE: &[Spec] = &[
     row("sintercard", -3, READ, NONE, Gathered, (Set, "7.0.0", "Answers how many members all sets have.")).counted(1),
     row("sinterstore", -3, GROW, MANY, SingleRange, (Set, "1.0.0", "Stores the members that all sets have.")),
     row("sismember", 3, READ_FAST, ONE, SingleRange, (Set, "1.0.0", "Answers whether a set has a member.")),
-    row("slowlog", -2, Flags(0), NONE, Here, (Server, "2.2.12", "A container for commands about the slow log.")),
+    row("slowlog", -2, PARENT, NONE, Here, (Server, "2.2.12", "A container for commands about the slow log.")),
     row("smembers", 2, READ, ONE, SingleRange, (Set, "1.0.0", "Answers all members of a set.")),
     row("smismember", -3, READ_FAST, ONE, SingleRange, (Set, "6.2.0", "Answers which of several members a set has.")),
     row("smove", 4, WRITE_FAST, TWO, SingleRange, (Set, "1.0.0", "Moves a member from a set to another.")),

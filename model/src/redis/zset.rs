@@ -399,6 +399,48 @@ mod tests {
         }
     }
 
+    /// Whether few are removed one by one, or those that are kept are written anew.
+    #[test]
+    fn large_ranges_are_removed_as_small_ones_are() {
+        for (line, removed, left, written_max) in [
+            ("ZREMRANGEBYRANK z 100 -101", 4800, 100..4900, 450),
+            ("ZREMRANGEBYRANK z 0 -101", 4900, 0..4900, 230),
+            ("ZREMRANGEBYSCORE z 2000 3499", 1500, 2000..3500, 5000),
+            ("ZREMRANGEBYSCORE z (4990 +inf", 9, 4991..5000, 60),
+            ("ZREMRANGEBYSCORE z -inf +inf", 5000, 0..5000, 1),
+            ("ZREMRANGEBYRANK z 5000 6000", 0, 0..0, 0),
+        ] {
+            let mut keyspace = Keyspace::new();
+            for first in (0..5000).step_by(500) {
+                let pairs: Vec<String> =
+                    (first..first + 500).map(|n| format!("{n} m{n}")).collect();
+                keyspace.run(&format!("ZADD z {}", pairs.join(" ")));
+            }
+            keyspace.run("PEXPIRE z 100000");
+            assert_eq!(keyspace.run(line), format!(":{removed} "), "{line}");
+            assert!(
+                keyspace.writes <= written_max,
+                "{line}: {}",
+                keyspace.writes
+            );
+            check(&keyspace);
+            let kept = (0..5000).filter(|n| !left.contains(n));
+            let members: Vec<String> = kept.map(|n| format!("m{n}")).collect();
+            let bulks: String = members
+                .iter()
+                .map(|m| format!("${} {m} ", m.len()))
+                .collect();
+            let expected = format!("*{} {bulks}", members.len());
+            assert_eq!(keyspace.run("ZRANGE z 0 -1"), expected, "{line}");
+            let ttl = if members.is_empty() {
+                ":-2 "
+            } else {
+                ":100000 "
+            };
+            assert_eq!(keyspace.run("PTTL z"), ttl);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(50))]
 

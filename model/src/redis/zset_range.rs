@@ -48,6 +48,9 @@ enum Range {
     Member(Lex, Lex),
 }
 
+/// From so many members on, those to be removed are counted by their ranks.
+const COUNTED_MIN: usize = 1000;
+
 /// A stretch of places, `[from, to)`.
 type Stretch = (Vec<u8>, Vec<u8>);
 
@@ -333,24 +336,63 @@ pub(crate) fn zremrange(call: &mut Call<'_, '_>) -> Outcome {
     let Some(mut set) = zset::open(call)? else {
         return Ok(reply::int(0));
     };
-    let request = Request {
-        range,
-        reverse: false,
-        with_scores: false,
-        offset: 0,
-        limit: -1,
+    let view: &dyn View = &*call.txn;
+    let Some((from, to)) = range.stretch(&set, view, false) else {
+        return Ok(reply::int(0));
     };
-    let doomed = request.find(&set, &*call.txn);
-    if doomed.len() == set.len() {
+    let mut doomed = Vec::new();
+    let mut find = |most: usize| {
+        doomed.clear();
+        zset::visit(&set, view, (&from, &to), false, &mut |member, score| {
+            doomed.push((Bytes::copy_from_slice(member), score));
+            match doomed.len() < most {
+                true => ControlFlow::Continue(()),
+                false => ControlFlow::Break(()),
+            }
+        });
+        doomed.len()
+    };
+    let mut count = find(COUNTED_MIN);
+    if count == COUNTED_MIN {
+        // So many are not looked at before it is known what is to be done with them.
+        count = (rank::rank_of(&set, view, &to) - rank::rank_of(&set, view, &from)) as usize;
+        let kept = set.len() - count;
+        if kept > 0 && kept < count / 4 {
+            keep_others(call, &set, &from, &to);
+            return Ok(reply::int(count as i64));
+        }
+        if kept > 0 {
+            find(usize::MAX);
+        }
+    }
+    if count == set.len() {
         // Nothing is left: the elements are garbage.
         call.delete(set.key);
-        return Ok(reply::int(doomed.len() as i64));
+        return Ok(reply::int(count as i64));
     }
     for (member, score) in &doomed {
         zset::remove(call, &mut set, member, *score);
     }
-    if !doomed.is_empty() {
+    if count > 0 {
         call.save(&set);
     }
-    Ok(reply::int(doomed.len() as i64))
+    Ok(reply::int(count as i64))
+}
+
+/// Puts a set of what lies outside a stretch in the place of the whole: what was there is garbage.
+fn keep_others(call: &mut Call<'_, '_>, set: &Collection, from: &[u8], to: &[u8]) {
+    let mut kept = Vec::new();
+    for stretch in [(&[][..], from), (to, EVERYTHING)] {
+        zset::visit(set, &*call.txn, stretch, false, &mut |member, score| {
+            kept.push((Bytes::copy_from_slice(member), score));
+            ControlFlow::Continue(())
+        });
+    }
+    let mut meta = set.meta.clone();
+    (meta.version, meta.size, meta.height) = (call.fresh_version(), 0, 0);
+    let mut others = Collection::new(set.key.clone(), meta);
+    for (member, score) in &kept {
+        zset::put(call, &mut others, member, None, *score);
+    }
+    call.save(&others);
 }

@@ -62,6 +62,19 @@ pub fn is_stale_error(command: &[Bytes], ours: &[u8], theirs: &[u8]) -> bool {
     sorts && theirs.starts_with(b"-ERR One or more scores") && !ours.starts_with(b"-")
 }
 
+/// Whether two replies about sorted sets differ in nothing but the sign of zeros, which `SORT`
+/// changes in Redis: it turns small sorted sets into skip lists, which keep that sign.
+pub fn same_but_for_zeros(command: &[Bytes], ours: &[u8], theirs: &[u8]) -> bool {
+    let name = command[0].to_ascii_lowercase();
+    let unsigned = |reply| reply::parse(reply).without_negative_zeros();
+    name.starts_with(b"z") && unsigned(ours) == unsigned(theirs)
+}
+
+/// Whether a sequence sorts anything.
+pub fn sorts<'c>(mut commands: impl Iterator<Item = &'c [Bytes]>) -> bool {
+    commands.any(|command| command[0].to_ascii_lowercase().starts_with(b"sort"))
+}
+
 /// Whether `SORT` leaves the order to how sets are kept: by nothing, or among equals.
 fn unsorted(command: &[Bytes]) -> bool {
     let has = |name: &str| {

@@ -86,6 +86,20 @@ impl Tree {
         }
     }
 
+    /// The same without the sign of zeros that stand for themselves.
+    pub fn without_negative_zeros(self) -> Tree {
+        match self {
+            Tree::Leaf(kind, text) if text[..] == b"-0"[..] => {
+                Tree::Leaf(kind, Bytes::from_static(b"0"))
+            }
+            Tree::Node(kind, elements) => {
+                let elements = elements.into_iter().map(Tree::without_negative_zeros);
+                Tree::Node(kind, elements.collect())
+            }
+            leaf => leaf,
+        }
+    }
+
     /// Whether both are the same but for how many digits doubles are written with: Redis 7.0
     /// writes 17, 7.2 as few as it takes.
     pub fn same_numbers(&self, theirs: &Tree) -> bool {

@@ -224,6 +224,12 @@ fn vacant(range: &RangeView, view: &ClusterView, store: StoreId) -> Result<(), S
         return Err(format!("{name} has a replica of range {id} already"));
     }
     match () {
+        () if !view.belongs(id, store) && to.placement => {
+            Err(format!("{name} is a placement node, which holds no data"))
+        }
+        () if !view.belongs(id, store) => Err(format!(
+            "{name} is a store, and range {id} lies on placement nodes"
+        )),
         () if !to.live => Err(format!("{name} is silent")),
         () if to.draining => Err(format!("{name} is draining")),
         () if to.full => Err(format!("{name} is short of disk")),

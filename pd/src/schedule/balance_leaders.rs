@@ -5,7 +5,7 @@
 //! a move never makes the difference greater; and it is at least a twentieth of the mean, so
 //! that a large cluster isn't kept busy for a handful of ranges. Balanced, it is quiet.
 //!
-//! Range 1 counts as a leadership and stays where it is. Stores that are silent can't be told
+//! Range 1 counts as a leadership and stays where it is; placement nodes take no part. Stores that are silent can't be told
 //! anything, and stores that drain are evict_leaders.rs's.
 
 use super::{tally, Obstacle, Verdict};
@@ -20,7 +20,7 @@ const ME: Scheduler = Scheduler::BalanceLeaders;
 /// At most `leader-transfers-max` transfers under way.
 pub fn schedule(view: &ClusterView) -> Verdict {
     let all = view.leaders();
-    let mut leaders: BTreeMap<StoreId, u64> = view.can_lead().map(|s| (s, all[&s])).collect();
+    let mut leaders: BTreeMap<StoreId, u64> = view.can_lead_data().map(|s| (s, all[&s])).collect();
     if leaders.len() < 2 {
         let text = format!("stores that can lead: {}; balance takes two", leaders.len());
         return Verdict::quiet(ME, text);

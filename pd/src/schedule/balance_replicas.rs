@@ -9,7 +9,7 @@
 //!
 //! Load is not looked at here: it is spread by moving leaders (spread_hot_leaders.rs), which
 //! costs nothing, and by splitting. Range 1 counts and stays: its members are not chosen for
-//! balance.
+//! balance. Placement nodes take no part.
 
 use super::members::Chooser;
 use super::Verdict;
@@ -39,7 +39,7 @@ pub fn schedule(view: &ClusterView) -> Verdict {
         );
         return Verdict::quiet(ME, text);
     }
-    if view.stores.len() < 3 && view.config.replication_factor == ReplicationFactor::Auto {
+    if view.data_stores().count() < 3 && view.config.replication_factor == ReplicationFactor::Auto {
         // Single replicas: moving them gains nothing that a third store will not undo.
         return Verdict::quiet(ME, "two stores: nothing moves until there is a third");
     }
@@ -115,7 +115,7 @@ fn weight(view: &ClusterView, range: &RangeView) -> u64 {
 
 /// What each store holds that can be given more, or could give.
 fn weights(view: &ClusterView) -> BTreeMap<StoreId, u64> {
-    let able = view.stores.iter().filter(|s| s.live && !s.draining);
+    let able = view.data_stores().filter(|s| s.live && !s.draining);
     let mut held: BTreeMap<StoreId, u64> = able.map(|s| (s.id, 0)).collect();
     for range in &view.ranges {
         let weight = weight(view, range);
@@ -130,7 +130,7 @@ fn weights(view: &ClusterView) -> BTreeMap<StoreId, u64> {
 
 fn show(view: &ClusterView) -> String {
     let counts = view.replicas();
-    let able = view.stores.iter().filter(|s| s.live && !s.draining);
+    let able = view.data_stores().filter(|s| s.live && !s.draining);
     let parts: Vec<String> = able
         .map(|s| format!("{} {}", s.name, counts[&s.id]))
         .collect();

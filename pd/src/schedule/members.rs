@@ -10,6 +10,8 @@ use std::fmt;
 pub enum Refusal {
     /// It has one.
     Holds,
+    /// A placement node, or range 1 belongs on those.
+    Role,
     /// It has not reported for a while.
     Silent,
     /// It is to be emptied.
@@ -24,6 +26,7 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Holds => "holding one already",
+            Self::Role => "not for this range",
             Self::Silent => "silent",
             Self::Draining => "draining",
             Self::Full => "short of disk",
@@ -65,6 +68,7 @@ impl<'a> Chooser<'a> {
         }
         let arriving = self.arriving.get(&store).copied().unwrap_or(0);
         match s {
+            _ if !self.view.belongs(range.range.id, store) => Some(Refusal::Role),
             _ if !s.live => Some(Refusal::Silent),
             _ if s.draining => Some(Refusal::Draining),
             _ if learner => None,
@@ -172,7 +176,7 @@ impl<'a> Chooser<'a> {
                 voters.insert(*store);
             }
         }
-        if self.view.may_shrink_to(target) {
+        if self.view.may_shrink_to(range, target) {
             voters = self.trim(range, voters, target);
         }
         match refusals {

@@ -25,7 +25,10 @@ pub fn schedule(view: &ClusterView) -> Verdict {
         return Verdict::quiet(ME, "one merge is under way");
     }
     let data = view.ranges.iter().filter(|r| r.range.id != PLACEMENT_RANGE);
-    let (data, least) = (data.count(), default_data_ranges(view.stores.len()));
+    let (data, least) = (
+        data.count(),
+        default_data_ranges(view.data_stores().count()),
+    );
     if data <= least {
         let text = format!("{data} ranges; {least} are kept in any case");
         return Verdict::quiet(ME, text);

@@ -30,7 +30,7 @@ pub fn schedule(view: &ClusterView) -> Verdict {
         let target = view.target(range);
         let extra = now.len().saturating_sub(target);
         let orphans = range.learners().count();
-        let shrink = extra > 0 && view.may_shrink_to(target);
+        let shrink = extra > 0 && view.may_shrink_to(range, target);
         kept += usize::from(extra > 0 && !shrink);
         if !shrink && orphans == 0 {
             continue;

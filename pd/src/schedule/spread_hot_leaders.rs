@@ -20,7 +20,7 @@ const QPS_MIN: u64 = 1_000;
 
 /// One leader, or one pair, per round.
 pub fn schedule(view: &ClusterView) -> Verdict {
-    let mut load: BTreeMap<StoreId, u64> = view.can_lead().map(|s| (s, 0)).collect();
+    let mut load: BTreeMap<StoreId, u64> = view.can_lead_data().map(|s| (s, 0)).collect();
     for range in &view.ranges {
         if let Some(sum) = range.expected_leader().and_then(|s| load.get_mut(&s)) {
             *sum += qps(range);

@@ -31,6 +31,8 @@ pub enum Exception {
     ConditionalCheckFailed,
     /// A part of a transaction failed.
     TransactionCanceled,
+    /// The token stands for a transaction with other content.
+    IdempotentParameterMismatch,
     /// Too much at once; nothing was done.
     Throttling,
     /// No leader could be reached; nothing was done.
@@ -55,6 +57,9 @@ impl Exception {
             Exception::TransactionCanceled => {
                 "com.amazonaws.dynamodb.v20120810#TransactionCanceledException"
             }
+            Exception::IdempotentParameterMismatch => {
+                "com.amazonaws.dynamodb.v20120810#IdempotentParameterMismatchException"
+            }
             Exception::Throttling => "com.amazon.coral.availability#ThrottlingException",
             Exception::Unavailable => "com.amazon.coral.availability#ServiceUnavailableException",
             Exception::Internal => "com.amazonaws.dynamodb.v20120810#InternalServerError",
@@ -70,6 +75,7 @@ impl Exception {
         "ResourceInUseException",
         "ConditionalCheckFailedException",
         "TransactionCanceledException",
+        "IdempotentParameterMismatchException",
         "ThrottlingException",
         "ServiceUnavailableException",
         "InternalServerError",
@@ -154,6 +160,7 @@ mod tests {
             Exception::ResourceInUse,
             Exception::ConditionalCheckFailed,
             Exception::TransactionCanceled,
+            Exception::IdempotentParameterMismatch,
             Exception::Throttling,
             Exception::Unavailable,
             Exception::Internal,

@@ -7,7 +7,7 @@ use rangekv_model::dynamo::command::Expressions;
 use rangekv_model::dynamo::expr::ast::{Condition, Update};
 use rangekv_model::dynamo::expr::path::Path;
 use rangekv_model::dynamo::expr::{
-    parse_condition, parse_projection, parse_update, Kind, Placeholders,
+    check_size, parse_condition, parse_projection, parse_update, Kind, Placeholders,
 };
 use rangekv_model::dynamo::schema::KeySchema;
 use std::collections::BTreeMap;
@@ -36,6 +36,10 @@ pub fn read(request: &Parameters<'_>, kinds: &[Kind]) -> Result<Parsed> {
         .iter()
         .map(|kind| Ok((*kind, request.text(kind.name())?)))
         .collect::<Result<_>>()?;
+    for (kind, text) in &texts {
+        let checked = text.map_or(Ok(()), |text| check_size(*kind, text));
+        checked.map_err(DynamoError::validation)?;
+    }
     let names = request.names("ExpressionAttributeNames")?;
     let values = request.item("ExpressionAttributeValues")?;
     check_placeholders(&texts, names.as_ref(), values.as_ref())?;

@@ -4,7 +4,7 @@ use super::backend::{not_understood, Backend, Place};
 use super::capacity::{self, Wanted};
 use super::error::{DynamoError, Exception};
 use super::expressions::{self, check_update_keys, Parsed};
-use super::json::item_json;
+use super::json::{body, item_json, ItemText};
 use super::request::{missing, Parameters};
 use super::table::{self, check_key};
 use rangekv_model::dynamo::command::{Command, Done, Ended, Operation, Reply, Table, Verb};
@@ -13,6 +13,7 @@ use rangekv_model::dynamo::expr::Kind;
 use rangekv_model::dynamo::keys;
 use rangekv_model::dynamo::value::{item_size, Item, ITEM_BYTES_MAX};
 use rangekv_proto::internal::TableRecord;
+use serde::Serialize;
 use serde_json::{json, Value as Json};
 
 type Result<T> = std::result::Result<T, DynamoError>;
@@ -135,21 +136,27 @@ pub fn key_of(operation: &Operation) -> bytes::Bytes {
 }
 
 /// GetItem.
-pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
+pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<String> {
     let wanted = Wanted::of(&request)?;
     let consistent = request.flag("ConsistentRead")?;
     let draft = Draft::read(&request, Verb::Get)?;
     let (record, model) = usable(backend, &draft.table).await?;
     let done = one(backend, draft.operation(&model)?).await?;
-    let mut response = json!({});
-    if let Some(item) = &done.old {
-        response["Item"] = item_json(item);
-    }
     let units = capacity::read(done.old_bytes.into(), consistent);
-    if let Some(capacity) = wanted.json(&record.name, units) {
-        response["ConsumedCapacity"] = capacity;
-    }
-    Ok(response)
+    body(&Got {
+        item: done.old.as_ref().map(ItemText),
+        consumed_capacity: wanted.json(&record.name, units),
+    })
+}
+
+/// The answer to a GetItem.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Got<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    item: Option<ItemText<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
 }
 
 /// PutItem, UpdateItem, DeleteItem.
@@ -185,7 +192,8 @@ pub async fn write<B: Backend>(backend: &B, request: Parameters<'_>, verb: Verb)
     Ok(response)
 }
 
-async fn one<B: Backend>(backend: &B, operation: Operation) -> Result<Done> {
+/// Carries out one operation.
+pub async fn one<B: Backend>(backend: &B, operation: Operation) -> Result<Done> {
     let place = Place::At(key_of(&operation));
     let read_only = operation.verb == Verb::Get;
     let command = Command::One(operation);

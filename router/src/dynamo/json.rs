@@ -1,10 +1,11 @@
 //! Attribute values and items in JSON, and what DynamoDB says of wrong ones.
 
-use super::error::DynamoError;
+use super::error::{DynamoError, Exception};
 use base64::engine::general_purpose::STANDARD as BASE64;
 use base64::Engine;
 use rangekv_model::dynamo::number::Number;
 use rangekv_model::dynamo::value::{Item, Value, DEPTH_MAX};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{json, Map, Value as Json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,9 +31,7 @@ pub fn attribute(json: &Json) -> Result<Value> {
 }
 
 fn nested_too_deep() -> DynamoError {
-    DynamoError::validation(
-        "Nesting Levels have exceeded supported limits: Attributes can be nested up to 32 levels deep",
-    )
+    DynamoError::validation(rangekv_model::dynamo::NESTED_TOO_DEEP)
 }
 
 fn value(json: &Json, depth: usize) -> Result<Value> {
@@ -149,6 +148,54 @@ pub fn value_json(value: &Value) -> Json {
     }
 }
 
+/// An item, written as JSON without a tree of it.
+pub struct ItemText<'a>(pub &'a Item);
+
+impl Serialize for ItemText<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> std::result::Result<S::Ok, S::Error> {
+        out.collect_map(self.0.iter().map(|(name, value)| (name, ValueText(value))))
+    }
+}
+
+/// A value, as [`ItemText`].
+struct ValueText<'a>(&'a Value);
+
+impl Serialize for ValueText<'_> {
+    fn serialize<S: Serializer>(&self, out: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut map = out.serialize_map(Some(1))?;
+        map.serialize_key(self.0.type_name())?;
+        match self.0 {
+            Value::S(s) => map.serialize_value(s)?,
+            Value::N(n) => map.serialize_value(&n.to_string())?,
+            Value::B(b) => map.serialize_value(&BASE64.encode(b))?,
+            Value::Bool(b) => map.serialize_value(b)?,
+            Value::Null => map.serialize_value(&true)?,
+            Value::L(list) => {
+                let list: Vec<_> = list.iter().map(ValueText).collect();
+                map.serialize_value(&list)?;
+            }
+            Value::M(item) => map.serialize_value(&ItemText(item))?,
+            Value::Ss(set) => map.serialize_value(set)?,
+            Value::Ns(set) => {
+                let set: Vec<_> = set.iter().map(Number::to_string).collect();
+                map.serialize_value(&set)?;
+            }
+            Value::Bs(set) => {
+                let set: Vec<_> = set.iter().map(|b| BASE64.encode(b)).collect();
+                map.serialize_value(&set)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// The body of a response with these members.
+pub fn body(members: &impl Serialize) -> Result<String> {
+    // No map here has keys that are no strings, so that this does not happen.
+    let wrong = |why| DynamoError::new(Exception::Internal, format!("no JSON: {why}"));
+    serde_json::to_string(members).map_err(wrong)
+}
+
 /// What DynamoDB calls the token at which a value begins.
 fn token(json: &Json) -> &'static str {
     match json {
@@ -244,7 +291,9 @@ mod tests {
             r#"{"BS":["","AA=="]}"#,
         ] {
             let json: Json = serde_json::from_str(text).unwrap();
-            assert_eq!(value_json(&attribute(&json).unwrap()), json, "{text}");
+            let value = attribute(&json).unwrap();
+            assert_eq!(value_json(&value), json, "{text}");
+            assert_eq!(serde_json::to_string(&ValueText(&value)).unwrap(), text);
         }
     }
 

@@ -10,11 +10,14 @@ use super::request::{constraint, Parameters};
 use rangekv_model::dynamo::expr::{Kind, Placeholders};
 use rangekv_model::dynamo::value::Value;
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 type Result<T> = std::result::Result<T, DynamoError>;
 
 const INVALID: &str = "One or more parameter values were invalid: ";
+/// Conditions of one parameter at most: as many as an expression may have operators ("Service,
+/// account, and table quotas").
+const CONDITIONS_MAX: usize = 300;
 
 /// Names of the older parameters that stand for expressions of these kinds.
 pub fn parameters(kinds: &[Kind]) -> Vec<&'static str> {
@@ -45,6 +48,7 @@ pub fn translate(
         next: 0,
     };
     let joined = request.choice("ConditionalOperator", &["AND", "OR"])?;
+    let mut joins = None;
     for kind in kinds {
         let parameter = parameters(&[*kind])[0];
         let parameter = match kind {
@@ -59,6 +63,12 @@ pub fn translate(
                     return Err(constraint("[]", parameter, rule));
                 }
                 Some(names) => {
+                    let mut seen = BTreeSet::new();
+                    if let Some(twice) = names.iter().find(|name| !seen.insert(*name)) {
+                        return Err(DynamoError::validation(format!(
+                            "{INVALID}Duplicate value in attribute name: {twice}"
+                        )));
+                    }
                     let names: Vec<String> = names.into_iter().map(|n| writer.name(n)).collect();
                     names.join(", ")
                 }
@@ -78,6 +88,15 @@ pub fn translate(
                 let Some(conditions) = request.object(parameter)?.filter(|c| !c.is_empty()) else {
                     continue;
                 };
+                if conditions.len() > CONDITIONS_MAX {
+                    return Err(DynamoError::validation(format!(
+                        "{INVALID}{parameter} has {} conditions, more than {CONDITIONS_MAX}",
+                        conditions.len()
+                    )));
+                }
+                if *kind != Kind::KeyCondition {
+                    joins = Some(conditions.len());
+                }
                 let mut parts = Vec::new();
                 for (name, condition) in conditions {
                     let condition = Parameters::of(condition)?;
@@ -95,7 +114,18 @@ pub fn translate(
         };
         texts.insert(kind.name(), text);
     }
-    Ok(())
+    let conditional = kinds
+        .iter()
+        .any(|k| matches!(k, Kind::Condition | Kind::Filter));
+    let why = match joins {
+        _ if !conditional || !request.has("ConditionalOperator") => return Ok(()),
+        None => "cannot be used without Filter or Expected",
+        Some(1) => "can only be used when Filter or Expected has two or more elements",
+        Some(_) => return Ok(()),
+    };
+    Err(DynamoError::validation(format!(
+        "{INVALID}ConditionalOperator {why}"
+    )))
 }
 
 #[derive(Default)]

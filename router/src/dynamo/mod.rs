@@ -32,6 +32,7 @@ use request::Parameters;
 use serde_json::Value as Json;
 
 pub use pages::walk;
+pub use transact::MARKED_FOR_MS;
 
 /// Prefix of the `X-Amz-Target` header.
 pub const TARGET: &str = "DynamoDB_20120810.";
@@ -74,13 +75,13 @@ pub const OPERATIONS: [&str; 22] = [
     "UpdateTimeToLive",
 ];
 
-/// Answers one request; `null` is an empty body.
+/// Answers one request: the body of the response.
 pub async fn answer<B: Backend>(
     backend: &B,
     caller: &Caller,
     target: &str,
     body: &[u8],
-) -> Result<Json, DynamoError> {
+) -> Result<String, DynamoError> {
     let operation = target.strip_prefix(TARGET).unwrap_or_default();
     if !OPERATIONS.contains(&operation) {
         return Err(DynamoError::new(Exception::UnknownOperation, target));
@@ -88,13 +89,14 @@ pub async fn answer<B: Backend>(
     let json: Json = serde_json::from_slice(body)
         .map_err(|e| DynamoError::serialization(format!("the body is not JSON: {e}")))?;
     let request = Parameters::of(&json)?;
-    match operation {
-        "GetItem" => items::get(backend, request).await,
+    let answer = match operation {
+        // Items are written as they are met, not made into a tree of JSON first.
+        "GetItem" => return items::get(backend, request).await,
+        "Query" => return pages::query(backend, request).await,
+        "Scan" => return pages::scan(backend, request).await,
         "PutItem" => items::write(backend, request, Verb::Put).await,
         "UpdateItem" => items::write(backend, request, Verb::Update).await,
         "DeleteItem" => items::write(backend, request, Verb::Delete).await,
-        "Query" => pages::query(backend, request).await,
-        "Scan" => pages::scan(backend, request).await,
         "BatchGetItem" => batch::get(backend, request).await,
         "BatchWriteItem" => batch::write(backend, request).await,
         "TransactGetItems" => transact::get(backend, request).await,
@@ -112,5 +114,9 @@ pub async fn answer<B: Backend>(
         "DescribeLimits" => Ok(tables::limits()),
         "DescribeEndpoints" => Ok(tables::endpoints(caller)),
         _ => Err(DynamoError::new(Exception::UnknownOperation, target)),
-    }
+    };
+    answer.map(|json| match json {
+        Json::Null => String::new(),
+        json => json.to_string(),
+    })
 }

@@ -5,7 +5,7 @@ use super::capacity::{self, Wanted};
 use super::error::DynamoError;
 use super::expressions;
 use super::items::usable;
-use super::json::item_json;
+use super::json::{body, ItemText};
 use super::key_condition;
 use super::request::Parameters;
 use super::table::check_key;
@@ -16,7 +16,8 @@ use rangekv_model::dynamo::expr::Kind;
 use rangekv_model::dynamo::keys;
 use rangekv_model::dynamo::schema::KeySchema;
 use rangekv_model::dynamo::value::Item;
-use serde_json::{json, Value as Json};
+use serde::Serialize;
+use serde_json::Value as Json;
 use std::ops::Range;
 
 type Result<T> = std::result::Result<T, DynamoError>;
@@ -30,7 +31,7 @@ const SEGMENTS_MAX: i64 = 1_000_000;
 const ASTRAY_MAX: u32 = 16;
 
 /// Query.
-pub async fn query<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
+pub async fn query<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<String> {
     let options = Options::read(&request)?;
     let kinds = [Kind::KeyCondition, Kind::Filter, Kind::Projection];
     let mut parsed = expressions::read(&request, &kinds)?;
@@ -66,11 +67,11 @@ pub async fn query<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<J
         parsed.expressions,
     );
     let (found, last) = walk(backend, page).await?;
-    Ok(options.response(&record.name, found, last))
+    options.response(&record.name, &found, last.as_ref())
 }
 
 /// Scan, or one segment of it.
-pub async fn scan<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
+pub async fn scan<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<String> {
     let options = Options::read(&request)?;
     let segment = segment(&request)?;
     let parsed = expressions::read(&request, &[Kind::Filter, Kind::Projection])?;
@@ -91,7 +92,7 @@ pub async fn scan<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Js
         parsed.expressions,
     );
     let (found, last) = walk(backend, page).await?;
-    Ok(options.response(&record.name, found, last))
+    options.response(&record.name, &found, last.as_ref())
 }
 
 /// Whether one of the expressions has the placeholder.
@@ -211,23 +212,31 @@ impl Options {
         }
     }
 
-    fn response(&self, table: &str, found: PageFound, last: Option<Item>) -> Json {
-        let mut response = json!({
-            "Count": found.count,
-            "ScannedCount": found.scanned,
-        });
-        if !self.count_only {
-            response["Items"] = found.items.iter().map(item_json).collect();
-        }
-        if let Some(last) = last {
-            response["LastEvaluatedKey"] = item_json(&last);
-        }
+    fn response(&self, table: &str, found: &PageFound, last: Option<&Item>) -> Result<String> {
         let units = capacity::read(found.bytes.into(), self.consistent);
-        if let Some(capacity) = self.wanted.json(table, units) {
-            response["ConsumedCapacity"] = capacity;
-        }
-        response
+        let items = || found.items.iter().map(ItemText).collect();
+        body(&Found {
+            count: found.count,
+            scanned_count: found.scanned,
+            items: (!self.count_only).then(items),
+            last_evaluated_key: last.map(ItemText),
+            consumed_capacity: self.wanted.json(table, units),
+        })
     }
+}
+
+/// The answer to a Query or Scan.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Found<'a> {
+    count: u32,
+    scanned_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Vec<ItemText<'a>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_evaluated_key: Option<ItemText<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    consumed_capacity: Option<Json>,
 }
 
 fn segment(request: &Parameters<'_>) -> Result<Option<(u32, u32)>> {

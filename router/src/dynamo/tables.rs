@@ -16,6 +16,8 @@ type Result<T> = std::result::Result<T, DynamoError>;
 const INVALID: &str = "One or more parameter values were invalid: ";
 /// Tags of a table at most.
 const TAGS_MAX: usize = 50;
+/// How often a change is decided anew because somebody else changed the table meanwhile.
+const ATTEMPTS_MAX: usize = 8;
 
 /// CreateTable.
 pub async fn create<B: Backend>(
@@ -27,6 +29,9 @@ pub async fn create<B: Backend>(
     for (parameter, what) in [
         ("GlobalSecondaryIndexes", "Global secondary indexes"),
         ("LocalSecondaryIndexes", "Local secondary indexes"),
+        ("ResourcePolicy", "Resource policies"),
+        ("OnDemandThroughput", "Limits of on-demand throughput"),
+        ("WarmThroughput", "Warm throughput settings"),
     ] {
         if request.has(parameter) {
             return Err(not_yet(what));
@@ -246,20 +251,22 @@ pub async fn delete<B: Backend>(
     request: Parameters<'_>,
 ) -> Result<Json> {
     let name = request.table_name()?;
-    let mut record = existing(backend, name).await?;
-    if record.deleting {
-        return Err(in_use(format!(
-            "Attempt to change a resource which is still in use: Table is being deleted: {name}"
-        )));
-    }
-    if record.deletion_protection {
-        return Err(DynamoError::validation(format!(
-            "Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first. Table: {name}"
-        )));
-    }
-    record.deleting = true;
+    let record = change(backend, name, || table_not_found(name), |record| {
+        if record.deleting {
+            return Err(in_use(format!(
+                "Attempt to change a resource which is still in use: Table is being deleted: {name}"
+            )));
+        }
+        if record.deletion_protection {
+            return Err(DynamoError::validation(format!(
+                "Resource cannot be deleted as it is currently protected against deletion. Disable deletion protection first. Table: {name}"
+            )));
+        }
+        record.deleting = true;
+        Ok(())
+    })
+    .await?;
     let size = backend.table_size(&record);
-    let record = update(backend, record).await?;
     Ok(json!({ "TableDescription": describe(&record, &caller.region, size) }))
 }
 
@@ -275,6 +282,10 @@ pub async fn update_table<B: Backend>(
         ("StreamSpecification", "Streams"),
         ("SSESpecification", "Server-side encryption settings"),
         ("ReplicaUpdates", "Global tables"),
+        ("MultiRegionConsistency", "Global tables"),
+        ("GlobalTableWitnessUpdates", "Global tables"),
+        ("OnDemandThroughput", "Limits of on-demand throughput"),
+        ("WarmThroughput", "Warm throughput settings"),
     ] {
         if request.has(parameter) {
             return Err(not_yet(what));
@@ -291,13 +302,28 @@ pub async fn update_table<B: Backend>(
             "At least one of ProvisionedThroughput, BillingMode, UpdateStreamEnabled, GlobalSecondaryIndexUpdates or SSESpecification or ReplicaUpdates is required",
         ));
     }
-    let mut record = existing(backend, name).await?;
-    if record.deleting {
-        return Err(table_not_found(name));
-    }
+    let now_ms = backend.now_ms();
+    let record = change(
+        backend,
+        name,
+        || table_not_found(name),
+        |record| {
+            if record.deleting {
+                return Err(table_not_found(name));
+            }
+            edit(&request, record, now_ms)
+        },
+    )
+    .await?;
+    let size = backend.table_size(&record);
+    Ok(json!({ "TableDescription": describe(&record, &caller.region, size) }))
+}
+
+/// What UpdateTable asks for.
+fn edit(request: &Parameters<'_>, record: &mut TableRecord, now_ms: u64) -> Result<()> {
     let before = (record.on_demand, record.read_units, record.write_units);
     if request.has("BillingMode") || request.has("ProvisionedThroughput") {
-        read_billing(&request, &mut record, false)?;
+        read_billing(request, record, false)?;
         let after = (record.on_demand, record.read_units, record.write_units);
         if before == after && request.has("ProvisionedThroughput") {
             return Err(DynamoError::validation(format!(
@@ -306,7 +332,7 @@ pub async fn update_table<B: Backend>(
             )));
         }
         if before.0 != record.on_demand {
-            record.billing_changed_ms = backend.now_ms();
+            record.billing_changed_ms = now_ms;
         }
     }
     if request.has("DeletionProtectionEnabled") {
@@ -316,25 +342,32 @@ pub async fn update_table<B: Backend>(
         let class = request.choice("TableClass", &["STANDARD", "STANDARD_INFREQUENT_ACCESS"])?;
         record.table_class = class.to_owned();
     }
-    let size = backend.table_size(&record);
-    let record = update(backend, record).await?;
-    Ok(json!({ "TableDescription": describe(&record, &caller.region, size) }))
+    Ok(())
 }
 
-/// Replaces the record of a table; refused if somebody else changed it meanwhile.
-async fn update<B: Backend>(backend: &B, record: TableRecord) -> Result<TableRecord> {
-    let name = record.name.clone();
-    let change = UpdateTable {
-        record: Some(record),
-    };
-    backend
-        .change(Kind::UpdateTable(change))
-        .await?
-        .map_err(|_| {
-            in_use(format!(
-            "Attempt to change a resource which is still in use: Table is being updated: {name}"
-        ))
-        })
+/// Changes the record of a table as it is now, as `edit` says, which is asked again if somebody
+/// else changed it meanwhile. Not as it was last seen: that may be a moment old.
+async fn change<B: Backend>(
+    backend: &B,
+    name: &str,
+    absent: impl Fn() -> DynamoError,
+    edit: impl Fn(&mut TableRecord) -> Result<()>,
+) -> Result<TableRecord> {
+    for _ in 0..ATTEMPTS_MAX {
+        let tables = backend.tables().await?;
+        let found = tables.into_iter().find(|table| table.name == name);
+        let mut record = found.ok_or_else(&absent)?;
+        edit(&mut record)?;
+        let change = UpdateTable {
+            record: Some(record),
+        };
+        if let Ok(record) = backend.change(Kind::UpdateTable(change)).await? {
+            return Ok(record);
+        }
+    }
+    Err(in_use(format!(
+        "Attempt to change a resource which is still in use: Table is being updated: {name}"
+    )))
 }
 
 // ---- Tags
@@ -368,7 +401,8 @@ fn too_many_tags() -> DynamoError {
     DynamoError::validation(format!("Too many tags: a table has {TAGS_MAX} at most"))
 }
 
-async fn tagged<B: Backend>(backend: &B, request: &Parameters<'_>) -> Result<TableRecord> {
+/// The ARN of a request about tags, and the name of its table.
+fn tagged<'a>(request: &Parameters<'a>) -> Result<(&'a str, &'a str)> {
     let text = request
         .text("ResourceArn")?
         .ok_or_else(|| missing("ResourceArn"))?;
@@ -376,10 +410,12 @@ async fn tagged<B: Backend>(backend: &B, request: &Parameters<'_>) -> Result<Tab
     if !text.starts_with("arn:") || check_table_name(name).is_err() {
         return Err(DynamoError::validation(format!("Invalid TableArn: {text}")));
     }
-    backend.table(name).await?.ok_or_else(|| {
-        let why = format!("Requested resource not found: ResourcArn: {text} not found");
-        DynamoError::new(Exception::ResourceNotFound, why)
-    })
+    Ok((text, name))
+}
+
+fn arn_not_found(arn: &str) -> DynamoError {
+    let why = format!("Requested resource not found: ResourcArn: {arn} not found");
+    DynamoError::new(Exception::ResourceNotFound, why)
 }
 
 /// TagResource.
@@ -389,12 +425,20 @@ pub async fn tag<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Jso
         let why = "Atleast one Tag needs to be provided as Input.";
         return Err(DynamoError::validation(why));
     }
-    let mut record = tagged(backend, &request).await?;
-    record.tags.extend(added);
-    if record.tags.len() > TAGS_MAX {
-        return Err(too_many_tags());
-    }
-    update(backend, record).await?;
+    let (arn, name) = tagged(&request)?;
+    change(
+        backend,
+        name,
+        || arn_not_found(arn),
+        |record| {
+            record.tags.extend(added.clone());
+            match record.tags.len() > TAGS_MAX {
+                true => Err(too_many_tags()),
+                false => Ok(()),
+            }
+        },
+    )
+    .await?;
     Ok(Json::Null)
 }
 
@@ -407,15 +451,25 @@ pub async fn untag<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<J
         let why = "Atleast one Tag Key needs to be provided as Input.";
         return Err(DynamoError::validation(why));
     }
-    let mut record = tagged(backend, &request).await?;
-    record.tags.retain(|key, _| !keys.contains(key));
-    update(backend, record).await?;
+    let (arn, name) = tagged(&request)?;
+    change(
+        backend,
+        name,
+        || arn_not_found(arn),
+        |record| {
+            record.tags.retain(|key, _| !keys.contains(key));
+            Ok(())
+        },
+    )
+    .await?;
     Ok(Json::Null)
 }
 
 /// ListTagsOfResource.
 pub async fn list_tags<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
-    let record = tagged(backend, &request).await?;
+    let (arn, name) = tagged(&request)?;
+    let record = backend.table(name).await?;
+    let record = record.ok_or_else(|| arn_not_found(arn))?;
     let tags = record
         .tags
         .iter()
@@ -444,24 +498,26 @@ pub async fn update_ttl<B: Backend>(backend: &B, request: Parameters<'_>) -> Res
             .get("Enabled")
             .ok_or_else(|| missing("Enabled"))?,
     )?;
-    let mut record = existing(backend, name).await?;
-    let was = !record.ttl_attribute.is_empty();
-    let why = match (was, enabled) {
-        (true, true) => Some("TimeToLive is already enabled"),
-        (false, false) => Some("TimeToLive is already disabled"),
-        (true, false) if record.ttl_attribute != attribute => {
-            Some("TimeToLive is active on a different AttributeName: current AttributeName is not the one given")
+    change(backend, name, || table_not_found(name), |record| {
+        let was = !record.ttl_attribute.is_empty();
+        let why = match (was, enabled) {
+            (true, true) => Some("TimeToLive is already enabled"),
+            (false, false) => Some("TimeToLive is already disabled"),
+            (true, false) if record.ttl_attribute != attribute => {
+                Some("TimeToLive is active on a different AttributeName: current AttributeName is not the one given")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            return Err(DynamoError::validation(why));
         }
-        _ => None,
-    };
-    if let Some(why) = why {
-        return Err(DynamoError::validation(why));
-    }
-    record.ttl_attribute = match enabled {
-        true => attribute.to_owned(),
-        false => String::new(),
-    };
-    update(backend, record).await?;
+        record.ttl_attribute = match enabled {
+            true => attribute.to_owned(),
+            false => String::new(),
+        };
+        Ok(())
+    })
+    .await?;
     Ok(json!({
         "TimeToLiveSpecification": { "Enabled": enabled, "AttributeName": attribute },
     }))

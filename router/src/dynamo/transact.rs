@@ -1,16 +1,20 @@
 //! TransactWriteItems and TransactGetItems, for items of one range.
 //!
 //! One command, one Raft entry: all or nothing. Items of several ranges are refused with an error
-//! that says so.
+//! that says so. A transaction with a token is known again where its first item is; its table is
+//! marked in the catalog first, so that what is remembered is swept one day.
 
 use super::backend::{not_understood, Backend, Place};
 use super::capacity::{self, Wanted};
 use super::error::{DynamoError, Exception};
-use super::items::{key_of, usable, Draft};
+use super::items::{self, key_of, usable, Draft};
 use super::json::item_json;
 use super::request::{constraint, missing, Parameters};
-use rangekv_model::dynamo::command::{Command, Done, Ended, Reply, Verb};
+use rangekv_model::dynamo::command::{Command, Done, Ended, Expressions, Operation, Reply, Verb};
+use rangekv_model::dynamo::token::{Token, WINDOW_MS};
 use rangekv_model::dynamo::value::item_size;
+use rangekv_proto::internal::placement_command::{Kind, UpdateTable};
+use rangekv_proto::internal::TableRecord;
 use serde_json::{json, Value as Json};
 use std::collections::BTreeSet;
 
@@ -20,6 +24,12 @@ type Result<T> = std::result::Result<T, DynamoError>;
 const ITEMS_MAX: usize = 100;
 /// Bytes of the items of a transaction at most.
 const BYTES_MAX: usize = 4 << 20;
+/// Characters of a token at most.
+const TOKEN_MAX: usize = 36;
+/// A table that was marked so long ago is marked again before a token is written into it.
+pub const MARKED_FOR_MS: u64 = WINDOW_MS;
+/// How often a table is marked while others change it.
+const MARKS_MAX: usize = 8;
 
 /// TransactGetItems.
 pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
@@ -30,7 +40,12 @@ pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Jso
         let body = body.get("Get").ok_or_else(|| missing("Get"))?;
         drafts.push(Draft::read(&Parameters::of(body)?, Verb::Get)?);
     }
-    let (names, done) = run(backend, drafts, true).await?;
+    let (operations, records) = operations(backend, &drafts).await?;
+    let command = Command::All(operations.clone());
+    let done = match run(backend, &operations, &command, true).await? {
+        Some(done) => done,
+        None => return Err(not_understood(&Reply::Repeated)),
+    };
     let responses: Vec<Json> = done
         .iter()
         .map(|done| match &done.old {
@@ -40,15 +55,20 @@ pub async fn get<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Jso
         .collect();
     let mut response = json!({ "Responses": responses });
     // A transaction costs twice.
-    let units = |done: &Done| 2.0 * capacity::read(done.old_bytes.into(), true);
-    add_capacity(&mut response, wanted, &names, done.iter().map(units), true);
+    let units = done.iter().map(read_units);
+    add_capacity(&mut response, wanted, &records, units, true);
     Ok(response)
+}
+
+fn read_units(done: &Done) -> f64 {
+    2.0 * capacity::read(done.old_bytes.into(), true)
 }
 
 /// TransactWriteItems.
 pub async fn write<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
     let wanted = Wanted::of(&request)?;
     request.choice("ReturnItemCollectionMetrics", &["NONE", "SIZE"])?;
+    let token = token(&request)?;
     let mut drafts = Vec::new();
     for entry in entries(&request)? {
         let entry = Parameters::of(entry)?;
@@ -79,11 +99,89 @@ pub async fn write<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<J
             "Collection size of items in transaction exceeded the maximum allowed size of 4 MB",
         ));
     }
-    let (names, done) = run(backend, drafts, false).await?;
+    let (operations, records) = operations(backend, &drafts).await?;
+    let command = match token {
+        None => Command::All(operations.clone()),
+        Some(text) => {
+            mark(backend, &records[0]).await?;
+            Command::Once(operations.clone(), Token::of(text, &operations))
+        }
+    };
     let mut response = json!({});
-    let units = |done: &Done| 2.0 * capacity::write(done.old_bytes, done.new_bytes);
-    add_capacity(&mut response, wanted, &names, done.iter().map(units), false);
+    match run(backend, &operations, &command, false).await? {
+        Some(done) => {
+            let units = |done: &Done| 2.0 * capacity::write(done.old_bytes, done.new_bytes);
+            add_capacity(
+                &mut response,
+                wanted,
+                &records,
+                done.iter().map(units),
+                false,
+            );
+        }
+        // Done before: that costs what reading the items costs.
+        None if wanted != Wanted::None => {
+            let mut units = Vec::new();
+            for operation in &operations {
+                units.push(read_units(&items::one(backend, as_read(operation)).await?));
+            }
+            add_capacity(&mut response, wanted, &records, units.into_iter(), true);
+        }
+        None => {}
+    }
     Ok(response)
+}
+
+fn token<'a>(request: &Parameters<'a>) -> Result<Option<&'a str>> {
+    let Some(token) = request.text("ClientRequestToken")? else {
+        return Ok(None);
+    };
+    let rule = match token.chars().count() {
+        0 => "Member must have length greater than or equal to 1".to_string(),
+        1..=TOKEN_MAX => return Ok(Some(token)),
+        _ => format!("Member must have length less than or equal to {TOKEN_MAX}"),
+    };
+    Err(constraint(token, "ClientRequestToken", &rule))
+}
+
+/// Sees to it that the catalog says that there may be tokens in the table.
+async fn mark<B: Backend>(backend: &B, record: &TableRecord) -> Result<()> {
+    let mut record = record.clone();
+    for _ in 0..MARKS_MAX {
+        let now_ms = backend.now_ms();
+        if now_ms < record.tokens_ms.saturating_add(MARKED_FOR_MS) {
+            return Ok(());
+        }
+        record.tokens_ms = now_ms;
+        let name = record.name.clone();
+        let marked = Kind::UpdateTable(UpdateTable {
+            record: Some(record),
+        });
+        if backend.change(marked).await?.is_ok() {
+            return Ok(());
+        }
+        // Somebody else changed it, perhaps to the same end.
+        record = usable(backend, &name).await?.0;
+    }
+    Err(DynamoError::new(
+        Exception::Unavailable,
+        format!("table {} is changed all the time", record.name),
+    ))
+}
+
+/// What reads the item that an operation is about.
+fn as_read(operation: &Operation) -> Operation {
+    let keys = operation.table.schema.attributes();
+    let item = keys.map(|key| (key.name.clone(), operation.item[&key.name].clone()));
+    Operation {
+        verb: Verb::Get,
+        table: operation.table.clone(),
+        item: item.collect(),
+        expressions: Expressions::default(),
+        want_old: false,
+        want_new: false,
+        want_failed: false,
+    }
 }
 
 fn entries<'a>(request: &Parameters<'a>) -> Result<&'a Vec<Json>> {
@@ -101,16 +199,15 @@ fn entries<'a>(request: &Parameters<'a>) -> Result<&'a Vec<Json>> {
     Ok(entries)
 }
 
-/// Table names and outcomes, in the request's order.
-async fn run<B: Backend>(
+/// The operations and the records of their tables, in the request's order.
+async fn operations<B: Backend>(
     backend: &B,
-    drafts: Vec<Draft>,
-    read_only: bool,
-) -> Result<(Vec<String>, Vec<Done>)> {
+    drafts: &[Draft],
+) -> Result<(Vec<Operation>, Vec<TableRecord>)> {
     let mut operations = Vec::new();
-    let mut names = Vec::new();
+    let mut records = Vec::new();
     let mut seen = BTreeSet::new();
-    for draft in &drafts {
+    for draft in drafts {
         let (record, table) = usable(backend, &draft.table).await?;
         let operation = draft.operation(&table)?;
         if !seen.insert(key_of(&operation)) {
@@ -118,29 +215,44 @@ async fn run<B: Backend>(
                 "Transaction request cannot include multiple operations on one item",
             ));
         }
-        names.push(record.name);
+        records.push(record);
         operations.push(operation);
     }
+    Ok((operations, records))
+}
+
+/// What came of each operation; `None` if they were carried out before.
+async fn run<B: Backend>(
+    backend: &B,
+    operations: &[Operation],
+    command: &Command,
+    read_only: bool,
+) -> Result<Option<Vec<Done>>> {
     let first = key_of(&operations[0]);
-    let range = backend.range_of(&first);
-    if operations
-        .iter()
-        .any(|o| backend.range_of(&key_of(o)) != range)
-    {
-        return Err(across_ranges());
+    // A repeated one may be about items that have come to lie in several ranges meanwhile.
+    if matches!(command, Command::All(_)) {
+        let range = backend.range_of(&first);
+        let elsewhere = |o: &Operation| backend.range_of(&key_of(o)) != range;
+        if operations.iter().any(elsewhere) {
+            return Err(across_ranges());
+        }
     }
-    let command = Command::All(operations);
     match backend
-        .command(Place::At(first), read_only, &command)
+        .command(Place::At(first), read_only, command)
         .await?
     {
-        Reply::Ended(ended) if ended.len() == names.len() => {
+        Reply::Ended(ended) if ended.len() == operations.len() => {
             let done = ended.into_iter().map(|one| match one {
                 Ended::Done(done) => Ok(done),
                 other => Err(not_understood(&Reply::Ended(vec![other]))),
             });
-            Ok((names, done.collect::<Result<_>>()?))
+            Ok(Some(done.collect::<Result<_>>()?))
         }
+        Reply::Repeated => Ok(None),
+        Reply::OtherContent => Err(DynamoError::new(
+            Exception::IdempotentParameterMismatch,
+            "The request uses the same client token as a previous request, but is not identical to it: its ClientRequestToken was used with other parameters within the last 10 minutes",
+        )),
         Reply::Cancelled(ended) => Err(cancelled(ended)),
         Reply::OutsideRange => Err(across_ranges()),
         other => Err(not_understood(&other)),
@@ -191,7 +303,7 @@ fn cancelled(ended: Vec<Ended>) -> DynamoError {
 fn add_capacity(
     response: &mut Json,
     wanted: Wanted,
-    names: &[String],
+    records: &[TableRecord],
     units: impl Iterator<Item = f64>,
     reads: bool,
 ) {
@@ -200,10 +312,10 @@ fn add_capacity(
     }
     // Once per table.
     let mut tables: Vec<(&str, f64)> = Vec::new();
-    for (name, units) in names.iter().zip(units) {
-        match tables.iter_mut().find(|(table, _)| table == name) {
+    for (record, units) in records.iter().zip(units) {
+        match tables.iter_mut().find(|(table, _)| *table == record.name) {
             Some((_, sum)) => *sum += units,
-            None => tables.push((name, units)),
+            None => tables.push((&record.name, units)),
         }
     }
     let list = tables

@@ -52,6 +52,8 @@ pub struct Figures {
     pub subscribers: u64,
     /// Subscriptions to channels, to patterns, and to shard channels.
     pub subscriptions: [u64; 3],
+    /// Channels, patterns and shard channels that have subscribers.
+    pub names: [u64; 3],
     /// Messages that clients of this node have published.
     pub published: u64,
     /// Messages left for subscribers of this node, once for each subscription.
@@ -163,6 +165,7 @@ impl Hub {
         Figures {
             subscribers: registry.subscriber_count() as u64,
             subscriptions: Space::ALL.map(|space| registry.count(space) as u64),
+            names: Space::ALL.map(|space| registry.name_count(space) as u64),
             published: now(&self.counters.published),
             delivered: now(&self.counters.delivered),
             dropped: now(&self.counters.dropped),

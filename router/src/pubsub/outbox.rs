@@ -114,6 +114,12 @@ impl Outbox {
         state.bytes
     }
 
+    /// How many messages wait, and what they weigh.
+    pub fn waiting(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.messages.len(), state.bytes)
+    }
+
     /// Whether so much waits that it may not for long.
     pub fn is_over_soft(&self, bytes: usize) -> bool {
         bytes > self.limit.soft_bytes

@@ -92,6 +92,11 @@ impl<S> Registry<S> {
         self.spaces[space as usize].iter()
     }
 
+    /// Names that have subscribers.
+    pub fn name_count(&self, space: Space) -> usize {
+        self.spaces[space as usize].len()
+    }
+
     /// Subscriptions in a space.
     pub fn count(&self, space: Space) -> usize {
         self.counts[space as usize]
@@ -136,6 +141,12 @@ mod tests {
                         let found = registry.subscribers(space, name).map(BTreeMap::len);
                         prop_assert_eq!(found, Some(subscribers.len()));
                     }
+                    let names: BTreeSet<u8> = model
+                        .iter()
+                        .filter(|(at, ..)| *at == index)
+                        .map(|(_, name, _)| *name)
+                        .collect();
+                    prop_assert_eq!(registry.name_count(space), names.len());
                     let count = model.iter().filter(|(at, ..)| *at == index).count();
                     prop_assert_eq!(registry.count(space), count);
                 }

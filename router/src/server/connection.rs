@@ -1,13 +1,14 @@
 //! One connection: its socket, its parser and its session, and what one turn of it is.
 
 use super::inbox::Mailbox;
-use super::poll::Readiness;
+use crate::poll::ports::Next;
+use crate::poll::Readiness;
 use crate::resp::Parser;
 use crate::session::{Client, Door, HangUp, Session};
 use crate::stores::Stores;
 use bytes::{Buf, Bytes, BytesMut};
 use rangekv_proto::{ReplySink, Response};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -34,17 +35,6 @@ pub(super) struct Connection {
     pub(super) queued: bool,
     /// When its thread's timer for it goes off: never later than needed, at times earlier.
     pub(super) timer_at_ms: Option<u64>,
-}
-
-/// What is next for a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// It waits for its socket, for responses, or for its timer.
-    Wait,
-    /// Another turn, after those of others.
-    Turn,
-    /// Its end.
-    Close,
 }
 
 impl Drop for Connection {
@@ -108,9 +98,7 @@ impl Connection {
 
     /// The socket has become ready.
     pub(super) fn is_ready(&mut self, ready: Readiness) {
-        self.ready.read |= ready.read;
-        self.ready.write |= ready.write;
-        self.ready.ended |= ready.ended;
+        self.ready.note(ready);
     }
 
     pub(super) fn on_response(
@@ -149,6 +137,8 @@ impl Connection {
         self.session.pump(now_ms, stores);
         self.session.end_turn(|| epoch.elapsed().as_micros() as u64);
         self.write()?;
+        let unsent = self.session.replies().len();
+        self.client.buffers(self.buffer.len(), unsent);
         if self.session.is_finished() && self.session.replies().is_empty() {
             return Ok(Next::Close);
         }
@@ -184,26 +174,18 @@ impl Connection {
 
     /// One read; whether it brought anything.
     fn read(&mut self, scratch: &mut [u8]) -> io::Result<bool> {
-        match self.stream.read(scratch) {
-            Ok(0) => {
+        match self.ready.read(&self.stream, scratch)? {
+            Some(0) => {
                 // What was read before the client closed its side is still answered.
                 self.session.close(None);
-                self.ready.read = false;
                 Ok(false)
             }
-            Ok(count) => {
-                // Less than asked for: there was no more. But the end may stand behind it.
-                self.ready.read = count == scratch.len() || self.ready.ended;
+            Some(count) => {
                 self.buffer.extend_from_slice(&scratch[..count]);
                 self.door.metrics.stripe(self.client.id).received(count);
                 Ok(true)
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                self.ready.read = false;
-                Ok(false)
-            }
-            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(false),
-            Err(error) => Err(error),
+            None => Ok(false),
         }
     }
 

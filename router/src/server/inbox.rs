@@ -4,7 +4,7 @@
 //! for [`deposits`](ReplySink::deposit) once their depositor says so.
 
 use super::connection::Connection;
-use super::poll::Waker;
+use crate::poll::Waker;
 use crate::session::HangUp;
 use parking_lot::Mutex;
 use rangekv_proto::{ReplySink, Response};

@@ -1,10 +1,11 @@
 //! A thread of the door: waits for sockets, mail and timers, and gives turns.
 
-use super::connection::{Connection, Next};
+use super::connection::Connection;
 use super::inbox::{Inbox, Mail};
 use super::outgoing::Outgoing;
-use super::poll::{Events, Poll};
+use super::Place;
 use crate::dispatch::IdHasher;
+use crate::poll::ports::{Next, Ports};
 use crate::stores::Stores;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -18,8 +19,13 @@ use tokio::sync::oneshot;
 /// Most bytes of one read.
 const READ_BYTES_MAX: usize = 64 << 10;
 
+/// A thread looks at its ports this often, whatever happens: see [`Entrance::looks`].
+///
+/// [`Entrance::looks`]: crate::poll::ports::Entrance::looks
+const LOOK: Duration = Duration::from_millis(500);
+
 struct Thread {
-    poll: Poll,
+    ports: Ports,
     inbox: Arc<Inbox>,
     outgoing: Outgoing,
     epoch: Instant,
@@ -34,14 +40,14 @@ struct Thread {
 
 /// Starts a thread; `ended` is dropped when it has ended.
 pub(super) fn start(
-    stores: Arc<dyn Stores>,
+    place: Place,
     epoch: Instant,
     ended: oneshot::Sender<()>,
 ) -> io::Result<Arc<Inbox>> {
-    let (poll, waker) = Poll::new()?;
-    let inbox = Arc::new(Inbox::new(waker));
+    let Place { stores, ports } = place;
+    let inbox = Arc::new(Inbox::new(ports.waker().clone()));
     let thread = Thread {
-        poll,
+        ports,
         inbox: inbox.clone(),
         outgoing: Outgoing::new(stores),
         epoch,
@@ -65,7 +71,7 @@ pub(super) fn start(
 
 impl Thread {
     fn run(mut self) {
-        let (mut mail, mut turns, mut events) = (Vec::new(), Vec::new(), Events::new());
+        let (mut mail, mut turns) = (Vec::new(), Vec::new());
         loop {
             let now_us = self.epoch.elapsed().as_micros() as u64;
             let now_ms = now_us / 1000;
@@ -86,19 +92,20 @@ impl Thread {
                 return;
             }
             let timeout = match self.queue.is_empty() && self.inbox.fall_asleep() {
-                true => self.until_timer(),
+                true => Some(self.until_timer().map_or(LOOK, |timer| timer.min(LOOK))),
                 false => Some(Duration::ZERO),
             };
-            self.poll
-                .wait(&mut events, timeout)
+            self.ports
+                .wait(timeout)
                 .expect("waiting on an epoll of our own");
             self.inbox.awake();
-            for (id, ready) in events.iter() {
-                if let Some(connection) = self.connections.get_mut(&id) {
+            let (connections, queue) = (&mut self.connections, &mut self.queue);
+            self.ports.turns(|id, ready| {
+                if let Some(connection) = connections.get_mut(&id) {
                     connection.is_ready(ready);
-                    enqueue(connection, &mut self.queue);
+                    enqueue(connection, queue);
                 }
-            }
+            });
         }
     }
 
@@ -112,7 +119,7 @@ impl Thread {
         };
         if let Mail::Open(connection) = mail {
             // Its first event says that it is writable, and perhaps that it is readable.
-            match self.poll.add(connection.socket(), id) {
+            match self.ports.watch(connection.socket(), id) {
                 Ok(()) => drop(self.connections.insert(id, connection)),
                 Err(error) => tracing::warn!(%error, "can't watch a Redis connection"),
             }

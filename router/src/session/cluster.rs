@@ -11,7 +11,7 @@ use super::connection::{arity, unknown_subcommand};
 use super::slots::SlotMap;
 use super::start::Begun;
 use super::walk::{integer, Walk};
-use super::{Context, Session, Slot, State, ERRAND};
+use super::{Context, Session, State, ERRAND};
 use crate::stores::Stores;
 use bytes::Bytes;
 use rangekv_model::redis::codec::Protocol;
@@ -91,6 +91,8 @@ const HELP: &[&str] = &[
     "    Answers how the cluster is, as this node sees it.",
     "KEYSLOT <key>",
     "    Answers the hash slot of a key.",
+    "LINKS",
+    "    Answers the links to other nodes that are up.",
     "MEET <host> <port> [<bus-port>]",
     "    Gives a store that waits for a cluster its place in this one.",
     "METARAFT MEMBERS|STATUS",
@@ -99,6 +101,8 @@ const HELP: &[&str] = &[
     "    Changes the members of the placement driver's group.",
     "MYID",
     "    Answers the id of this node.",
+    "MYSHARDID",
+    "    Answers the id of the shard whose slots this node owns.",
     "NODES",
     "    Answers all nodes with the slots that they own.",
     "REPLICAS <node-id>",
@@ -130,7 +134,9 @@ const MANAGED: &[&str] = &[
 const ALONE: &[&str] = &[
     "help",
     "info",
+    "links",
     "myid",
+    "myshardid",
     "nodes",
     "shards",
     "slots",
@@ -166,7 +172,7 @@ impl Session {
             }
             Ok(Start::Errand(errand)) => {
                 let (node, sink) = (&self.door.node, self.sink.clone());
-                match node.run(errand, sink, ERRAND | number) {
+                match node.run(errand, sink, Self::token(ERRAND, number, 0)) {
                     Some(reply) => Begun::Reply(reply),
                     None => {
                         self.walking = Some(number);
@@ -177,20 +183,44 @@ impl Session {
         }
     }
 
-    /// The node has done what command `number` asked for.
-    pub(super) fn on_errand(&mut self, number: u64, response: Response) {
-        let index = number.checked_sub(self.first);
-        let slot = index.and_then(|index| self.queue.get_mut(index as usize));
-        if let Some(
-            slot @ Slot {
-                state: State::Errand,
-                ..
-            },
-        ) = slot
-        {
-            slot.state =
-                State::Done(response.unwrap_or_else(|error| reply::error(&format!("ERR {error}"))));
+    /// The node has done what a command asked for.
+    pub(super) fn on_errand(&mut self, token: u64, response: Response) {
+        let reply = response.unwrap_or_else(|error| reply::error(&format!("ERR {error}")));
+        let Some((slot, place)) = self.of_token(token) else {
+            return;
+        };
+        let done = match &mut slot.state {
+            State::Errand => Some(reply),
+            State::Executed(executed) => executed.answered(place, reply),
+            _ => None,
+        };
+        if let Some(reply) = done {
+            slot.state = State::Done(reply);
         }
+    }
+
+    /// `WAIT` and `WAITAOF` in a transaction that was executed: who holds it now, as Redis does not
+    /// wait there either. The reply, or `None` if it comes later.
+    pub(super) fn count_replicas(
+        &mut self,
+        number: u64,
+        place: usize,
+        args: &[Bytes],
+        protocol: Protocol,
+    ) -> Option<Bytes> {
+        let mut errand = match self.wait(args, protocol) {
+            Ok(errand) => errand,
+            Err(error) => return Some(error),
+        };
+        if let Errand::Wait {
+            replicas, local, ..
+        } = &mut errand
+        {
+            *replicas = 0;
+            *local = local.map(|_| 0);
+        }
+        let token = Self::token(ERRAND, number, place);
+        self.door.node.run(errand, self.sink.clone(), token)
     }
 
     fn slot_map(&mut self, stores: &dyn Stores) -> SlotMap {
@@ -244,6 +274,11 @@ impl Session {
                 let view = self.door.node.cluster();
                 reply::bulk(view.node_id(view.me).as_bytes())
             }
+            ("myshardid", []) => {
+                let view = self.door.node.cluster();
+                reply::bulk(view.shard_id(view.me).as_bytes())
+            }
+            ("links", []) => self.door.node.cluster().links(protocol).finish(),
             ("replicas" | "slaves", [id]) => {
                 let master = self.known_node(id)?;
                 let map = self.slot_map(stores);

@@ -3,7 +3,7 @@
 //! Texts and precedence of errors are those of Redis 7.2. There are no users and passwords:
 //! the default user is everyone, as in a Redis without `requirepass`.
 
-use super::clients::ClientState;
+use super::clients::{ClientState, ClientType};
 use super::info::REDIS_VERSION;
 use super::walk::integer;
 use super::Session;
@@ -12,7 +12,7 @@ use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::error::CommandError;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::Spec;
-use rangekv_model::redis::{command_docs, keys};
+use rangekv_model::redis::{command_docs, keys, number};
 
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the \
                            default user. Are you sure your configuration is correct?";
@@ -36,6 +36,8 @@ const CLIENT_HELP: &[&str] = &[
     "    Is remembered and shown: nobody is evicted.",
     "NO-TOUCH (ON|OFF)",
     "    Is remembered and shown: no use of a key is recorded.",
+    "PAUSE <timeout> [WRITE|ALL]",
+    "    Lets writes, or all commands on data, wait for so many milliseconds on this node.",
     "REPLY (ON|OFF|SKIP)",
     "    Sets whether commands of the connection are replied to.",
     "SETINFO (LIB-NAME|LIB-VER) <value>",
@@ -44,6 +46,10 @@ const CLIENT_HELP: &[&str] = &[
     "    Names the connection.",
     "TRACKINGINFO",
     "    Answers that nobody is tracked.",
+    "UNBLOCK <id> [TIMEOUT|ERROR]",
+    "    Answers 0: no command blocks.",
+    "UNPAUSE",
+    "    Ends a PAUSE.",
     "HELP",
     "    Prints this help.",
 ];
@@ -197,7 +203,7 @@ impl Session {
                 Ok(reply::ok())
             }
             ("info", []) => {
-                self.client.update(&self.state, now_ms);
+                self.client.update(&self.state, self.holdings(), now_ms);
                 Ok(self.text(&format!("{}\n", self.client.line(now_ms))))
             }
             ("list", filter) => self.client_list(filter, now_ms),
@@ -217,11 +223,54 @@ impl Session {
                 reply.bulk(b"redirect").int(-1).bulk(b"prefixes").array(0);
                 Ok(reply.finish())
             }
-            ("kill", [_, ..]) => self.client_kill(&args[2..]),
+            ("caching", [_]) => Err(reply::error(
+                "ERR CLIENT CACHING can be called only when the client is in tracking mode with \
+                 OPTIN or OPTOUT mode enabled",
+            )),
+            ("unblock", [id, how @ ..]) if how.len() <= 1 => {
+                let is = |how: &Bytes, name: &[u8]| how.eq_ignore_ascii_case(name);
+                if !how
+                    .iter()
+                    .all(|how| is(how, b"timeout") || is(how, b"error"))
+                {
+                    let text = "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR";
+                    return Err(reply::error(text));
+                }
+                integer(id)?;
+                // Nobody waits in a way that this would end.
+                Ok(reply::int(0))
+            }
+            ("pause", [timeout, mode @ ..]) if mode.len() <= 1 => {
+                let all = match mode {
+                    [] => true,
+                    [mode] if mode.eq_ignore_ascii_case(b"all") => true,
+                    [mode] if mode.eq_ignore_ascii_case(b"write") => false,
+                    _ => {
+                        let text = "ERR CLIENT PAUSE mode must be WRITE or ALL";
+                        return Err(reply::error(text));
+                    }
+                };
+                let timeout_ms = pause_ms(timeout)?;
+                let until_ms = now_ms.saturating_add(timeout_ms);
+                self.door.pause.begin(until_ms, all, now_ms);
+                Ok(reply::ok())
+            }
+            ("unpause", []) => {
+                self.door.pause.end();
+                for client in self.door.clients.all() {
+                    client.thread().wake();
+                }
+                Ok(reply::ok())
+            }
+            ("pause" | "unblock", [_, _, _, ..]) => Err(reply::error(&format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try CLIENT HELP.",
+                String::from_utf8_lossy(&args[1])
+            ))),
+            ("kill", [_, ..]) => self.client_kill(&args[2..], now_ms),
             (
                 name @ ("id" | "getname" | "setname" | "setinfo" | "no-evict" | "no-touch"
                 | "reply" | "info" | "kill" | "help" | "getredir" | "tracking"
-                | "trackinginfo"),
+                | "trackinginfo" | "caching" | "unblock" | "pause" | "unpause"),
                 _,
             ) => Err(arity(&format!("client|{name}"))),
             _ => Err(unknown_subcommand("CLIENT", &args[1])),
@@ -248,42 +297,36 @@ impl Session {
     }
 
     fn client_list(&self, filter: &[Bytes], now_ms: u64) -> Result<Bytes, Bytes> {
-        self.client.update(&self.state, now_ms);
+        self.client.update(&self.state, self.holdings(), now_ms);
         let is = |i: usize, name: &[u8]| filter[i].eq_ignore_ascii_case(name);
-        let ids = match filter {
-            [] => None,
+        let mut chosen = self.door.clients.all();
+        match filter {
+            [] => {}
             [_, _, ..] if is(0, b"id") => {
                 let invalid = |_| reply::error("ERR Invalid client ID");
                 let ids: Result<Vec<i64>, Bytes> = filter[1..]
                     .iter()
                     .map(|id| integer(id).map_err(invalid))
                     .collect();
-                Some(ids?)
+                let ids = ids?;
+                chosen.retain(|client| ids.contains(&(client.id as i64)));
             }
-            [_, kind] if is(0, b"type") => match &kind.to_ascii_lowercase()[..] {
-                b"normal" => None,
-                b"master" | b"replica" | b"slave" | b"pubsub" => Some(Vec::new()),
-                _ => {
-                    let kind = String::from_utf8_lossy(kind);
-                    return Err(reply::error(&format!("ERR Unknown client type '{kind}'")));
-                }
-            },
+            [_, kind] if is(0, b"type") => {
+                let kind = client_type(kind)?;
+                chosen.retain(|client| client.is_a(kind));
+            }
             _ => return Err(CommandError::Syntax.to_reply()),
-        };
+        }
         let mut text = String::new();
-        for client in self.door.clients.all() {
-            if ids
-                .as_ref()
-                .is_none_or(|ids| ids.contains(&(client.id as i64)))
-            {
-                text.push_str(&client.line(now_ms));
-                text.push('\n');
-            }
+        for client in chosen {
+            text.push_str(&client.line(now_ms));
+            text.push('\n');
         }
         Ok(self.text(&text))
     }
 
-    fn client_kill(&mut self, args: &[Bytes]) -> Result<Bytes, Bytes> {
+    fn client_kill(&mut self, args: &[Bytes], now_ms: u64) -> Result<Bytes, Bytes> {
+        self.client.update(&self.state, self.holdings(), now_ms);
         if let [address] = args {
             let all = self.door.clients.all();
             let found = all.iter().find(|c| c.address.as_bytes() == &address[..]);
@@ -303,20 +346,17 @@ impl Session {
             };
             match &name.to_ascii_lowercase()[..] {
                 b"id" => {
-                    let invalid = |_| reply::error("ERR client-id should be greater than 0");
-                    let id = integer(value).map_err(invalid)?;
+                    let id = integer(value).ok().filter(|id| *id > 0);
+                    let text = "ERR client-id should be greater than 0";
+                    let id = id.ok_or_else(|| reply::error(text))?;
                     doomed.retain(|client| client.id as i64 == id);
                 }
                 b"addr" => doomed.retain(|client| client.address.as_bytes() == &value[..]),
                 b"laddr" => doomed.retain(|client| client.local_address.as_bytes() == &value[..]),
-                b"type" => match &value.to_ascii_lowercase()[..] {
-                    b"normal" => {}
-                    b"master" | b"replica" | b"slave" | b"pubsub" => doomed.clear(),
-                    _ => {
-                        let kind = String::from_utf8_lossy(value);
-                        return Err(reply::error(&format!("ERR Unknown client type '{kind}'")));
-                    }
-                },
+                b"type" => {
+                    let kind = client_type(value)?;
+                    doomed.retain(|client| client.is_a(kind));
+                }
                 b"user" if value[..] == b"default"[..] => {}
                 b"user" => {
                     let user = String::from_utf8_lossy(value);
@@ -345,12 +385,29 @@ impl Session {
     }
 }
 
+fn client_type(name: &[u8]) -> Result<ClientType, Bytes> {
+    ClientType::parse(name).ok_or_else(|| {
+        let name = String::from_utf8_lossy(&name[..name.len().min(128)]);
+        reply::error(&format!("ERR Unknown client type '{name}'"))
+    })
+}
+
 fn auth(args: &[Bytes]) -> Result<Bytes, Bytes> {
     match args {
         [_, _] => Err(reply::error(NO_PASSWORD)),
         [_, user, _] if user[..] == b"default"[..] => Ok(reply::ok()),
         [_, _, _] => Err(reply::error(WRONG_PASSWORD)),
         _ => Err(CommandError::Syntax.to_reply()),
+    }
+}
+
+/// The milliseconds of a `CLIENT PAUSE`.
+fn pause_ms(timeout: &[u8]) -> Result<u64, Bytes> {
+    match number::parse_int(timeout) {
+        Some(ms) => u64::try_from(ms).map_err(|_| reply::error("ERR timeout is negative")),
+        None => Err(reply::error(
+            "ERR timeout is not an integer or out of range",
+        )),
     }
 }
 

@@ -10,9 +10,9 @@ use crate::reply as parse;
 use bytes::Bytes;
 use rangekv_model::redis::codec::{encode_command, Protocol};
 use rangekv_model::redis::error::CommandError;
-use rangekv_model::redis::records;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::{self, Spec};
+use rangekv_model::redis::{keys, records};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub(super) enum Merge {
     Lcs,
     /// Records, over which the command is evaluated here.
     Records,
+    /// As these; first those of the collection, then those that the patterns name.
+    Sort,
 }
 
 /// A command in parts.
@@ -40,6 +42,8 @@ pub(super) struct Gather {
     args: Vec<Bytes>,
     /// Where its keys stand among the arguments.
     positions: Vec<usize>,
+    /// What the patterns of a `SORT` name; they follow the one key that it has itself.
+    named: records::Pairs,
     /// Their record keys.
     keys: Vec<Bytes>,
     parts: Vec<Part>,
@@ -99,9 +103,11 @@ impl Gather {
             merge,
             db,
             protocol,
-            read_only: spec.is_readonly(),
+            // What SORTs fetch they only read.
+            read_only: spec.is_readonly() || merge == Merge::Sort,
             args,
             positions,
+            named: Vec::new(),
             keys,
             parts: Vec::new(),
             unanswered: 0,
@@ -166,6 +172,13 @@ impl Gather {
                 let keys = of.iter().map(|i| self.positions[*i as usize]);
                 records::arguments(&self.args[0], keys.map(|at| self.args[at].clone()))
             }
+            Merge::Sort if of[0] == 0 => {
+                let name = Bytes::from_static(b"SORT");
+                records::arguments(&name, std::iter::once(self.args[1].clone()))
+            }
+            Merge::Sort => {
+                records::named_arguments(of.iter().map(|i| &self.named[*i as usize - 1]))
+            }
             Merge::Array | Merge::Sum => std::iter::once(self.args[0].clone())
                 .chain(
                     of.iter()
@@ -183,7 +196,7 @@ impl Gather {
         if parse::is_error(&reply) {
             let reply = match self.merge {
                 Merge::Lcs => CommandError::LcsNotStrings.to_reply(),
-                Merge::Array | Merge::Sum | Merge::Records => reply,
+                Merge::Array | Merge::Sum | Merge::Records | Merge::Sort => reply,
             };
             self.failed.get_or_insert(reply);
         } else {
@@ -204,6 +217,13 @@ impl Gather {
         if self.unanswered > 0 {
             return None;
         }
+        if self.merge == Merge::Sort && self.parts.len() == 1 && self.failed.is_none() {
+            match self.name() {
+                Ok(true) => return None,
+                Ok(false) => {}
+                Err(error) => self.failed = Some(error),
+            }
+        }
         Some(match self.failed.take() {
             // To say that nothing was written would be false.
             Some(error)
@@ -217,6 +237,39 @@ impl Gather {
                 reply::error("ERR a range answered with a reply that can't be merged")
             }),
         })
+    }
+
+    /// Finds out what the patterns name; whether there is anything to be fetched.
+    fn name(&mut self) -> Result<bool, Bytes> {
+        let unreadable = || reply::error("ERR a range answered with records that can't be read");
+        let records = self.records().ok_or_else(unreadable)?;
+        self.named = records::named(&records, self.db, &self.args)?;
+        let db = self.db;
+        let keys = self.named.iter().map(|(key, _)| keys::record_key(db, key));
+        self.keys.extend(keys);
+        Ok(!self.named.is_empty())
+    }
+
+    /// Keys of which nothing is asked yet, though all that is asked is answered.
+    pub fn due(&self) -> Option<Vec<u32>> {
+        if self.merge != Merge::Sort || self.unanswered > 0 {
+            return None;
+        }
+        match self.parts.len() {
+            0 => Some(vec![0]),
+            1 if !self.named.is_empty() => Some((1..self.keys.len() as u32).collect()),
+            _ => None,
+        }
+    }
+
+    fn records(&self) -> Option<BTreeMap<Bytes, Bytes>> {
+        let mut all = BTreeMap::new();
+        for part in &self.parts {
+            for pair in parse::array(part.reply.as_ref()?)?.chunks_exact(2) {
+                all.insert(parse::bulk(&pair[0])??, parse::bulk(&pair[1])??);
+            }
+        }
+        Some(all)
     }
 
     fn merged(&self) -> Option<Bytes> {
@@ -249,19 +302,9 @@ impl Gather {
                 }
                 Some(reply.finish())
             }
-            Merge::Records => {
-                let mut all = BTreeMap::new();
-                for part in &self.parts {
-                    for pair in parse::array(part.reply.as_ref()?)?.chunks_exact(2) {
-                        all.insert(parse::bulk(&pair[0])??, parse::bulk(&pair[1])??);
-                    }
-                }
-                Some(records::evaluate_over(
-                    &all,
-                    self.protocol,
-                    self.db,
-                    &self.args,
-                ))
+            Merge::Records | Merge::Sort => {
+                let (all, db) = (self.records()?, self.db);
+                Some(records::evaluate_over(&all, self.protocol, db, &self.args))
             }
             Merge::Lcs => {
                 let mut values = [Bytes::new(), Bytes::new()];

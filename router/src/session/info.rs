@@ -80,6 +80,10 @@ fn own_lines(door: &Door, section: &str) -> Vec<(String, String)> {
         "clients" => vec![
             line("connected_clients", door.clients.count().to_string()),
             line("maxclients", door.settings.clients_max().to_string()),
+            line(
+                "pubsub_clients",
+                door.pubsub.figures().subscribers.to_string(),
+            ),
         ],
         "memory" => vec![
             line("maxmemory", "0".into()),
@@ -92,6 +96,7 @@ fn own_lines(door: &Door, section: &str) -> Vec<(String, String)> {
             let bytes_in = figures.bytes_in - since.figures.bytes_in;
             let bytes_out = figures.bytes_out - since.figures.bytes_out;
             let errors = errors(&figures, &since.figures).map(|(_, count)| count);
+            let [channels, patterns, shard_channels] = door.pubsub.figures().names;
             [
                 (
                     "total_connections_received",
@@ -105,6 +110,9 @@ fn own_lines(door: &Door, section: &str) -> Vec<(String, String)> {
                     door.clients.refused() - since.refused,
                 ),
                 ("total_error_replies", errors.sum()),
+                ("pubsub_channels", channels),
+                ("pubsub_patterns", patterns),
+                ("pubsubshard_channels", shard_channels),
             ]
             .map(|(name, count)| line(name, count.to_string()))
             .into()

@@ -7,30 +7,25 @@
 //!   something was written can read it. It answers when the other nodes have, or after
 //!   [`Config::others_ms`](super::Config::others_ms), with the subscribers of all nodes that did.
 //! - `PUBSUB` answers for the whole cluster in the same way.
+//! - Between `MULTI` and `EXEC` both are queued, and carried out when the transaction is executed
+//!   ([`super::transaction`]).
 
 use super::connection::{arity, help, unknown_subcommand};
 use super::start::Begun;
-use super::{Context, Session, State};
+use super::{Session, Slot, State, ASKED};
 use crate::pubsub::wire::{bulk, header};
 use crate::pubsub::{Answer, Ask, Hub, Outbox, Space};
 use crate::stores::Stores;
 use bytes::Bytes;
 use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::reply::{self, Reply};
-use rangekv_model::redis::spec::{Group, Spec};
+use rangekv_model::redis::spec::{Flags, Group, Spec};
 use rangekv_proto::{Body, RangeId, Request, Response};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-/// Tokens of questions to other nodes; those of calls count from 1 and never get there.
-const TOKEN: u64 = 1 << 62;
 /// Messages are moved to the buffer of replies until it holds this much.
 const MOVED_BYTES: usize = 256 << 10;
-/// Commands with subcommands, which Redis names both when it refuses them.
-const CONTAINERS: &[&str] = &[
-    "acl", "client", "cluster", "command", "config", "function", "latency", "memory", "object",
-    "pubsub", "script", "slowlog", "xgroup", "xinfo",
-];
 const HELP: &[&str] = &[
     "PUBSUB <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
     "CHANNELS [<pattern>]",
@@ -93,6 +88,11 @@ impl Subscriptions {
             over_since_ms: None,
             asking: VecDeque::new(),
         }
+    }
+
+    /// How many there are to channels, patterns and shard channels.
+    pub(super) fn counts(&self) -> [usize; 3] {
+        [0, 1, 2].map(|space| self.names[space].len())
     }
 
     fn is_empty(&self) -> bool {
@@ -164,12 +164,16 @@ impl Session {
             }
         }
         let mut name = spec.name.to_owned();
-        if let (true, Some(sub)) = (CONTAINERS.contains(&spec.name), args.get(1)) {
+        if let (true, Some(sub)) = (spec.flags.contains(Flags::CONTAINER), args.get(1)) {
             name.push('|');
             name.push_str(&String::from_utf8_lossy(sub).to_ascii_lowercase());
         }
+        let said = match name.as_str() {
+            "exec" => "EXECABORT Transaction discarded because of:",
+            _ => "ERR",
+        };
         Some(reply::error(&format!(
-            "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
+            "{said} Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / \
              RESET are allowed in this context"
         )))
     }
@@ -202,7 +206,26 @@ impl Session {
         if !self.calls.is_idle() {
             return Begun::Blocked;
         }
-        let hub = self.pubsub.hub.clone();
+        match self.ask(number, 0, spec, args, stores) {
+            Ok(reply) => Begun::Reply(reply),
+            Err(asking) => {
+                self.asked(number, now_ms);
+                Begun::Others(asking)
+            }
+        }
+    }
+
+    /// Carries out `PUBLISH`, `SPUBLISH` or `PUBSUB`: the reply, or what is asked of other nodes.
+    pub(super) fn ask(
+        &mut self,
+        number: u64,
+        place: usize,
+        spec: &Spec,
+        args: &[Bytes],
+        stores: &dyn Stores,
+    ) -> Result<Bytes, Box<Asking>> {
+        let protocol = self.state.protocol;
+        let hub = &self.pubsub.hub;
         let (ask, shape) = match spec.name {
             "publish" | "spublish" => {
                 let shard = spec.name == "spublish";
@@ -214,9 +237,9 @@ impl Session {
                 };
                 (ask, Shape::Published)
             }
-            _ => match introspection(args, self.state.protocol) {
+            _ => match introspection(args, protocol) {
                 Ok(asked) => asked,
-                Err(reply) => return Begun::Reply(reply),
+                Err(reply) => return Ok(reply),
             },
         };
         let others = stores.others();
@@ -228,9 +251,8 @@ impl Session {
             } => Answer::Count(hub.publish(*shard, channel, payload)),
             ask => hub.answer(ask),
         };
-        let protocol = self.state.protocol;
         if others.is_empty() {
-            return Begun::Reply(shape.reply(&answer, protocol));
+            return Ok(shape.reply(&answer, protocol));
         }
         let ask = ask.encode();
         let asking = Asking {
@@ -246,42 +268,41 @@ impl Session {
                 term: 0,
                 body: Body::PubSub(ask.clone()),
             };
-            stores.send(store, request, &self.sink, TOKEN | number);
+            let token = Self::token(ASKED, number, place);
+            stores.send(store, request, &self.sink, token);
         }
-        let until_ms = now_ms + self.door.config.others_ms;
-        self.pubsub.asking.push_back((number, until_ms));
-        Begun::Others(Box::new(asking))
+        Err(Box::new(asking))
     }
 
-    /// Takes in another node's answer; whether it was one.
-    pub(super) fn on_other(&mut self, token: u64, response: &Response) -> bool {
-        if token & TOKEN == 0 {
-            return false;
-        }
-        let index = (token & !TOKEN).checked_sub(self.first);
-        let slot = index.and_then(|index| self.queue.get_mut(index as usize));
-        let Some(slot) = slot else {
-            return true;
+    /// Other nodes are asked for the command `number`: they have until then.
+    pub(super) fn asked(&mut self, number: u64, now_ms: u64) {
+        let until_ms = now_ms + self.door.config.others_ms;
+        self.pubsub.asking.push_back((number, until_ms));
+    }
+
+    /// Takes in another node's answer.
+    pub(super) fn on_other(&mut self, token: u64, response: &Response) {
+        let hub = self.pubsub.hub.clone();
+        let Some((slot, place)) = self.of_token(token) else {
+            return;
         };
-        if let State::Others(asking) = &mut slot.state {
-            let answer = response.as_ref().ok().and_then(Answer::decode);
-            if !answer.is_some_and(|answer| asking.answer.add(answer)) {
-                asking.give_up(1, &self.pubsub.hub);
-            }
-            asking.missing -= 1;
-            if asking.missing == 0 {
-                slot.state = State::Done(asking.reply(slot.context));
-            }
+        let done = match &mut slot.state {
+            State::Others(asking) => asking.heard(response, &hub, slot.context.protocol),
+            State::Executed(executed) => executed.heard(place, response, &hub),
+            _ => None,
+        };
+        if let Some(reply) = done {
+            slot.state = State::Done(reply);
         }
-        while let Some((number, _)) = self.pubsub.asking.front() {
+        while let Some(&(number, _)) = self.pubsub.asking.front() {
             let index = number.checked_sub(self.first);
             let slot = index.and_then(|index| self.queue.get(index as usize));
-            if slot.is_some_and(|slot| matches!(slot.state, State::Others(_))) {
+            let is_open = |slot: &Slot| matches!(slot.state, State::Others(_) | State::Executed(_));
+            if slot.is_some_and(is_open) {
                 break;
             }
             self.pubsub.asking.pop_front();
         }
-        true
     }
 
     /// Takes in that time has passed: answers without the nodes that have not answered.
@@ -293,11 +314,17 @@ impl Session {
             self.pubsub.asking.pop_front();
             let index = number.checked_sub(self.first);
             let slot = index.and_then(|index| self.queue.get_mut(index as usize));
-            if let Some(slot) = slot {
-                if let State::Others(asking) = &mut slot.state {
-                    asking.give_up(asking.missing, &self.pubsub.hub);
-                    slot.state = State::Done(asking.reply(slot.context));
-                }
+            let Some(slot) = slot else {
+                continue;
+            };
+            let hub = &self.pubsub.hub;
+            let done = match &mut slot.state {
+                State::Others(asking) => Some(asking.give_up(hub, slot.context.protocol)),
+                State::Executed(executed) => executed.give_up(hub),
+                _ => None,
+            };
+            if let Some(reply) = done {
+                slot.state = State::Done(reply);
             }
         }
         let Some(outbox) = &self.pubsub.outbox else {
@@ -363,6 +390,7 @@ impl Session {
                 .outbox(client.thread(), door.config.messages_limit)
         });
         let outbox = outbox.clone();
+        client.has_outbox(&outbox);
         for name in names {
             let known = &mut self.pubsub.names[space as usize];
             let new = !known.contains(name);
@@ -419,15 +447,36 @@ impl Asking {
         self.bytes
     }
 
+    /// Takes in a node's answer; the reply if it was the last.
+    pub(super) fn heard(
+        &mut self,
+        response: &Response,
+        hub: &Hub,
+        protocol: Protocol,
+    ) -> Option<Bytes> {
+        let answer = response.as_ref().ok().and_then(Answer::decode);
+        if !answer.is_some_and(|answer| self.answer.add(answer)) {
+            self.unheard(1, hub);
+        }
+        self.missing -= 1;
+        (self.missing == 0).then(|| self.reply(protocol))
+    }
+
+    /// The reply without those that have not answered.
+    pub(super) fn give_up(&self, hub: &Hub, protocol: Protocol) -> Bytes {
+        self.unheard(self.missing, hub);
+        self.reply(protocol)
+    }
+
     /// So many nodes do not answer.
-    fn give_up(&self, nodes: usize, hub: &Hub) {
+    fn unheard(&self, nodes: usize, hub: &Hub) {
         if matches!(self.shape, Shape::Published) {
             (0..nodes).for_each(|_| hub.unreached());
         }
     }
 
-    fn reply(&self, context: Context) -> Bytes {
-        self.shape.reply(&self.answer, context.protocol)
+    fn reply(&self, protocol: Protocol) -> Bytes {
+        self.shape.reply(&self.answer, protocol)
     }
 }
 
@@ -457,7 +506,7 @@ impl Shape {
 }
 
 /// The subcommand of a `PUBSUB …`, in lower case, or what is wrong with it.
-fn subcommand(args: &[Bytes]) -> Result<Vec<u8>, Bytes> {
+pub(super) fn subcommand(args: &[Bytes]) -> Result<Vec<u8>, Bytes> {
     let lower = args[1].to_ascii_lowercase();
     match (&lower[..], args.len()) {
         (b"channels" | b"shardchannels" | b"numsub" | b"shardnumsub", _) => Ok(lower),

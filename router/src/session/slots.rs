@@ -100,6 +100,25 @@ impl ClusterView {
         node_id(self.cluster, store)
     }
 
+    /// The id of the shard that has the slots which a store owns.
+    pub fn shard_id(&self, store: StoreId) -> String {
+        node_id(mix(self.cluster), store)
+    }
+
+    /// `CLUSTER LINKS`: those that this node has opened and that are up. Redis also tells when they
+    /// were made and what waits on them, and of those that others have opened.
+    pub fn links(&self, protocol: Protocol) -> Reply {
+        let others = self.stores.iter().filter(|s| s.id != self.me && s.is_up);
+        let linked: Vec<_> = others.collect();
+        let mut reply = Reply::new(protocol);
+        reply.array(linked.len());
+        for store in linked {
+            reply.map(2).bulk(b"direction").bulk(b"to");
+            reply.bulk(b"node").bulk(self.node_id(store.id).as_bytes());
+        }
+        reply
+    }
+
     fn store(&self, id: StoreId) -> Option<&StoreView> {
         self.stores.iter().find(|store| store.id == id)
     }

@@ -147,9 +147,11 @@ impl Session {
                 Ok(reply::ok())
             }
             ("help", []) => Ok(help(HELP, self.state.protocol)),
-            (name @ ("get" | "len" | "reset" | "help"), _) => {
-                Err(arity(&format!("slowlog|{name}")))
-            }
+            ("get", [_, _, ..]) => Err(reply::error(&format!(
+                "ERR unknown subcommand or wrong number of arguments for '{}'. Try SLOWLOG HELP.",
+                String::from_utf8_lossy(&args[1])
+            ))),
+            (name @ ("len" | "reset" | "help"), _) => Err(arity(&format!("slowlog|{name}"))),
             _ => Err(unknown_subcommand("SLOWLOG", &args[1])),
         }
     }

@@ -13,7 +13,7 @@ use crate::stores::Stores;
 use bytes::Bytes;
 use rangekv_model::redis::codec::encode_command;
 use rangekv_model::redis::spec::{self, Spec};
-use rangekv_model::redis::{keys, reply};
+use rangekv_model::redis::{keys, records, reply};
 use rangekv_proto::EvaluatorId;
 use std::sync::Arc;
 
@@ -42,7 +42,7 @@ impl Session {
         now_ms: u64,
         stores: &dyn Stores,
     ) -> Begun {
-        if self.walking.is_some() {
+        if self.walking.is_some() || self.is_held(spec, now_ms) {
             return Begun::Blocked;
         }
         if spec.group == spec::Group::PubSub {
@@ -101,10 +101,24 @@ impl Session {
                     part: 0,
                 };
                 let call = Call::new(id, first_key, redis, read_only, command, deadline_ms);
-                return match self.calls.start(call, route, now_ms, stores) {
-                    Some(reply) => Begun::Reply(reply),
+                let begun = match self.calls.start(call, route, now_ms, stores) {
+                    Some(reply) if spec.is_sort() && records::names_other_ranges(args, &reply) => {
+                        let keys = vec![keys::record_key(db, &args[1])];
+                        let args = std::mem::take(args);
+                        let gather = Gather::new(Merge::Sort, spec, db, protocol, args, keys);
+                        self.fetching.push(number);
+                        Begun::Gather(Box::new(gather))
+                    }
+                    Some(reply) => return Begun::Reply(reply),
                     None => Begun::Single,
                 };
+                // What it reads is known later: nothing may be written before that.
+                let is_open = matches!(begun, Begun::Gather(_))
+                    || spec.is_sort() && args.iter().any(|arg| arg.contains(&b'*'));
+                if is_open {
+                    self.walking = Some(number);
+                }
+                return begun;
             }
             Placed::Apart => return Begun::Reply(cross_range(spec)),
             Placed::Parts(groups, merge) => (groups, merge),
@@ -138,9 +152,71 @@ impl Session {
         Begun::Gather(Box::new(gather))
     }
 
+    /// A range has said that the patterns of a `SORT` name keys of others: begins to fetch the
+    /// records of all of them. The next [`restart`](Self::restart) sends what is due.
+    pub(super) fn fetch_for_sort(&mut self, number: u64) {
+        let index = (number - self.first) as usize;
+        let Some(slot) = self.queue.get_mut(index) else {
+            return;
+        };
+        let State::Single { spec, args } = &mut slot.state else {
+            return;
+        };
+        let Context { db, protocol, .. } = slot.context;
+        let keys = vec![keys::record_key(db, &args[1])];
+        let args = std::mem::take(args);
+        let gather = Gather::new(Merge::Sort, spec, db, protocol, args, keys);
+        slot.state = State::Gather(Box::new(gather));
+        self.fetching.push(number);
+    }
+
+    /// Asks for the records that `SORT`s need next.
+    fn fetch(&mut self, now_ms: u64, stores: &dyn Stores, outcomes: &mut Vec<Outcome>) {
+        for number in std::mem::take(&mut self.fetching) {
+            let index = number.checked_sub(self.first);
+            let slot = index.and_then(|index| self.queue.get_mut(index as usize));
+            let Some(slot) = slot else {
+                continue;
+            };
+            let deadline_ms = slot.deadline_ms;
+            let State::Gather(gather) = &mut slot.state else {
+                continue;
+            };
+            let Some(due) = gather.due() else {
+                continue;
+            };
+            self.calls.refresh();
+            let groups = gather::group(self.calls.routes(), gather.keys(), &due);
+            let parts: Vec<_> = groups
+                .into_iter()
+                .map(|(route, of)| (route, gather.add(of)))
+                .collect();
+            let redis = EvaluatorId::REDIS;
+            for (route, (part, key, command)) in parts {
+                let id = CallId {
+                    command: number,
+                    part,
+                };
+                let range_end = route.as_ref().map(|r| r.descriptor.end.clone());
+                let call = Call::new(id, key, redis, true, command, deadline_ms);
+                if let Some(reply) = self.calls.start(call, route, now_ms, stores) {
+                    outcomes.push(Outcome {
+                        id,
+                        result: Ok(reply),
+                        range_end: range_end.unwrap_or_default(),
+                    });
+                }
+            }
+        }
+    }
+
     /// Lets calls start over whose lane is answered and whose time has come.
     pub(super) fn restart(&mut self, now_ms: u64, stores: &dyn Stores) {
         let mut outcomes = std::mem::take(&mut self.outcomes);
+        while !self.fetching.is_empty() {
+            self.fetch(now_ms, stores, &mut outcomes);
+            outcomes.drain(..).for_each(|outcome| self.settle(outcome));
+        }
         while let Some(calls) = self.calls.take_due(now_ms, &mut outcomes) {
             for call in calls {
                 self.restart_call(call, now_ms, stores, &mut outcomes);
@@ -225,6 +301,7 @@ impl Session {
             | State::Waiting { .. }
             | State::Answered { .. }
             | State::Others(_)
+            | State::Executed(_)
             | State::Errand
             | State::Done(_) => {}
         }

@@ -2,23 +2,29 @@
 //!
 //! A transaction travels as one command to the range that holds all its keys
 //! ([`exec`]); it starts, waits and starts over as others do. What of it concerns the connection
-//! (`PING`, `SELECT`, …) is answered here when the range's reply has come, each in its place.
+//! (`PING`, `SELECT`, …) is answered here when the range's reply has come, each in its place;
+//! `PUBLISH` and `WAIT` then ask other nodes.
 //!
 //! Invariants:
 //! - An `EXEC` carries the stamp of every `WATCH` before it. While a `WATCH` is unanswered nothing
 //!   more is taken in ([`Session::accepts_more`]), and after one that failed `EXEC` does nothing.
 //! - Commands of the connection take effect only if the transaction did, and before anything
-//!   behind the `EXEC` is taken in.
+//!   behind the `EXEC` is taken in. So is what it publishes: never if it was not executed, nor if
+//!   nobody knows whether it was.
 //! - What is queued is bounded.
 
+use super::pubsub::{subcommand, Asking};
 use super::{Context, Session, Slot, State};
+use crate::pubsub::Hub;
 use crate::reply as parse;
+use crate::stores::Stores;
 use bytes::Bytes;
-use rangekv_model::redis::codec::{encode_command, Command};
+use rangekv_model::redis::codec::{encode_command, Command, Protocol};
 use rangekv_model::redis::error::CommandError;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::{self, Flags, Group, Route, Spec};
 use rangekv_model::redis::{exec, keys, number};
+use rangekv_proto::Response;
 
 const ABORTED: &str = "EXECABORT Transaction discarded because of previous errors.";
 
@@ -44,12 +50,81 @@ pub(super) enum Taken {
     Reply(Bytes),
     /// It is sent to a range, as this.
     Send(&'static Spec),
+    /// As if a range had answered this.
+    Answered(Bytes),
+}
+
+/// A transaction that was executed, some of whose commands wait for what other nodes say.
+pub(super) struct Executed {
+    protocol: Protocol,
+    /// Replies, each in its place; empty where one is missing.
+    places: Vec<Bytes>,
+    /// What other nodes are asked, by place.
+    asking: Vec<(usize, Box<Asking>)>,
+    /// Places without a reply.
+    missing: usize,
+}
+
+impl Executed {
+    /// Bytes that are kept for it.
+    pub(super) fn bytes(&self) -> usize {
+        let asking = self.asking.iter().map(|(_, asking)| asking.bytes());
+        self.places.iter().map(Bytes::len).chain(asking).sum()
+    }
+
+    /// Takes in another node's answer; the reply if it was the last.
+    pub(super) fn heard(&mut self, place: usize, response: &Response, hub: &Hub) -> Option<Bytes> {
+        let at = self
+            .asking
+            .binary_search_by_key(&place, |(at, _)| *at)
+            .ok()?;
+        let reply = self.asking[at].1.heard(response, hub, self.protocol)?;
+        self.answered(place, reply)
+    }
+
+    /// Takes in the reply at a place; the whole one if it was the last.
+    pub(super) fn answered(&mut self, place: usize, reply: Bytes) -> Option<Bytes> {
+        let at = self.places.get_mut(place).filter(|at| at.is_empty())?;
+        *at = reply;
+        self.missing -= 1;
+        (self.missing == 0).then(|| self.reply())
+    }
+
+    /// Goes without the nodes that have not answered; the reply if nothing else is missing.
+    pub(super) fn give_up(&mut self, hub: &Hub) -> Option<Bytes> {
+        let mut whole = None;
+        for (place, asking) in std::mem::take(&mut self.asking) {
+            if self.places[place].is_empty() {
+                whole = self.answered(place, asking.give_up(hub, self.protocol));
+            }
+        }
+        whole
+    }
+
+    fn reply(&self) -> Bytes {
+        let mut whole = Reply::new(self.protocol);
+        whole.array(self.places.len());
+        for place in &self.places {
+            whole.raw(place);
+        }
+        whole.finish()
+    }
 }
 
 impl Transaction {
     /// Whether the next command may be taken in.
     pub fn admits(&self) -> bool {
         self.awaited.is_none()
+    }
+
+    /// Commands queued since `MULTI`, and their bytes.
+    pub fn queued(&self) -> Option<(usize, usize)> {
+        self.open.then_some((self.queued.len(), self.queued_bytes))
+    }
+
+    /// Keys that are watched.
+    pub fn watched(&self) -> usize {
+        self.watched.len()
     }
 
     /// Forgets all, save for what must be awaited.
@@ -127,7 +202,6 @@ impl Session {
         spec: &'static Spec,
         args: &mut Vec<Bytes>,
         context: Context,
-        now_ms: u64,
     ) -> Taken {
         let transaction = &mut self.transaction;
         Taken::Reply(match (spec.name, transaction.open) {
@@ -153,12 +227,12 @@ impl Session {
                 transaction.reset();
                 reply::ok()
             }
-            ("exec", true) => return self.exec(args, context, now_ms),
+            ("exec", true) => return self.exec(args, context),
             (other, _) => reply::error(&format!("ERR '{other}' is no part of a transaction")),
         })
     }
 
-    fn exec(&mut self, args: &mut Vec<Bytes>, context: Context, now_ms: u64) -> Taken {
+    fn exec(&mut self, args: &mut Vec<Bytes>, context: Context) -> Taken {
         let transaction = std::mem::take(&mut self.transaction);
         self.transaction.awaited = transaction.awaited;
         if transaction.failed || transaction.unconfirmed > 0 {
@@ -186,14 +260,18 @@ impl Session {
             }
         }
         *args = exec::arguments(&transaction.watched, commands);
-        if !to_range {
-            let places = vec![reply::nil(context.protocol); transaction.queued.len()];
-            return Taken::Reply(self.put_in_places(args, &places, context, now_ms));
-        }
         if to_door {
             self.transaction.awaited = Some(self.first + self.queue.len() as u64);
         }
-        Taken::Send(sent_as)
+        if to_range {
+            return Taken::Send(sent_as);
+        }
+        let mut places = Reply::new(context.protocol);
+        places.array(transaction.queued.len());
+        for _ in &transaction.queued {
+            places.nil();
+        }
+        Taken::Answered(places.finish())
     }
 
     /// A command of this family is queued under a number: whether it must be awaited.
@@ -205,7 +283,7 @@ impl Session {
 
     /// Makes the reply to a transaction or a `WATCH` at the front of the queue of what a range
     /// has answered: all earlier replies have gone out.
-    pub(super) fn finish_front(&mut self, now_ms: u64) {
+    pub(super) fn finish_front(&mut self, now_ms: u64, stores: &dyn Stores) {
         let Some(Slot { state, context, .. }) = self.queue.front_mut() else {
             return;
         };
@@ -218,12 +296,12 @@ impl Session {
         else {
             return;
         };
-        let reply = match spec.name {
-            "watch" => self.watched(&args, reply, context),
-            _ => self.executed(&args, reply, context, now_ms),
+        let state = match spec.name {
+            "watch" => State::Done(self.watched(&args, reply, context)),
+            _ => self.executed(&args, reply, context, now_ms, stores),
         };
         if let Some(slot) = self.queue.front_mut() {
-            slot.state = State::Done(reply);
+            slot.state = state;
         }
     }
 
@@ -243,45 +321,62 @@ impl Session {
         reply::ok()
     }
 
-    fn executed(&mut self, args: &[Bytes], reply: Bytes, context: Context, now_ms: u64) -> Bytes {
-        let to_door = exec::commands(args).into_iter().flatten();
-        let to_door = to_door.filter(|command| exec::is_answered_by_router(&command.args));
-        match parse::array(&reply) {
-            Some(places) if to_door.count() > 0 => {
-                self.put_in_places(args, &places, context, now_ms)
-            }
-            _ => reply,
-        }
-    }
-
-    /// Answers what of a transaction is for the door, and puts that in its places.
-    fn put_in_places(
+    /// Answers what of a transaction is for the door, each in its place.
+    fn executed(
         &mut self,
         args: &[Bytes],
-        places: &[Bytes],
+        reply: Bytes,
         context: Context,
         now_ms: u64,
-    ) -> Bytes {
+        stores: &dyn Stores,
+    ) -> State {
         let commands: Vec<Command> = exec::commands(args).unwrap_or_default();
+        let is_for_door = |command: &Command| exec::is_answered_by_router(&command.args);
+        let places = match parse::array(&reply) {
+            Some(places) if commands.iter().any(is_for_door) => places,
+            _ => return State::Done(reply),
+        };
         if commands.len() != places.len() {
-            return reply::error("ERR a range answered with another number of replies");
+            let text = "ERR a range answered with another number of replies";
+            return State::Done(reply::error(text));
         }
-        let mut whole = Reply::new(context.protocol);
-        whole.array(places.len());
-        for (command, place) in commands.iter().zip(places) {
+        let mut executed = Executed {
+            protocol: context.protocol,
+            places,
+            asking: Vec::new(),
+            missing: 0,
+        };
+        // The transaction is at the front of the queue.
+        let number = self.first;
+        for (place, command) in commands.iter().enumerate().filter(|(_, c)| is_for_door(c)) {
             let args = &command.args;
-            if !exec::is_answered_by_router(args) {
-                whole.raw(place);
-                continue;
-            }
             let reply = match spec::lookup(&args[0]) {
-                Some(spec) if spec.name == "unwatch" => reply::ok(),
-                Some(spec) => self.connection_command(spec, args, now_ms),
-                None => CommandError::unknown_command(args).to_reply(),
+                Some(spec) if spec.name == "unwatch" => Some(reply::ok()),
+                Some(spec) if spec.group == Group::PubSub => {
+                    match self.ask(number, place, spec, args, stores) {
+                        Ok(reply) => Some(reply),
+                        Err(asking) => {
+                            executed.asking.push((place, asking));
+                            None
+                        }
+                    }
+                }
+                Some(spec) if spec.route == Route::Node => {
+                    self.count_replicas(number, place, args, context.protocol)
+                }
+                Some(spec) => Some(self.connection_command(spec, args, now_ms)),
+                None => Some(CommandError::unknown_command(args).to_reply()),
             };
-            whole.raw(&reply);
+            executed.missing += usize::from(reply.is_none());
+            executed.places[place] = reply.unwrap_or_default();
         }
-        whole.finish()
+        if executed.missing == 0 {
+            return State::Done(executed.reply());
+        }
+        if !executed.asking.is_empty() {
+            self.asked(number, now_ms);
+        }
+        State::Executed(Box::new(executed))
     }
 }
 
@@ -301,7 +396,10 @@ fn refusal(spec: &Spec, args: &[Bytes]) -> Option<Bytes> {
         "hello" => Some(not_allowed()),
         "client" if args.get(1).is_some_and(replies) => Some(not_allowed()),
         _ if spec.flags.contains(Flags::NO_MULTI) => Some(not_allowed()),
-        // Other nodes are not part of what is all or nothing.
+        // They ask other nodes when the transaction has been executed.
+        "publish" | "spublish" | "wait" | "waitaof" => None,
+        "pubsub" => subcommand(args).err(),
+        // What they do is not undone, and their confirmations are no replies.
         name if spec.group == Group::PubSub || spec.route == Route::Node => Some(reply::error(
             &format!("ERR '{name}' can't be part of a transaction"),
         )),

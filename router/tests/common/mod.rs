@@ -5,10 +5,11 @@
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rangekv_model::eval::{Context, Evaluator, Txn, Watches, SEED_STEP};
+use rangekv_model::redis::reply::Reply;
 use rangekv_model::redis::RedisModel;
 use rangekv_proto::*;
 use rangekv_router::cache::SharedCache;
-use rangekv_router::session::{Door, HangUp, Node, Session};
+use rangekv_router::session::{Door, Errand, HangUp, Node, Session};
 use rangekv_router::stores::Stores;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -551,6 +552,21 @@ pub struct TestNode;
 impl Node for TestNode {
     fn unix_micros(&self) -> u64 {
         1_700_000_000_123_456
+    }
+    /// There are no replicas.
+    fn run(&self, errand: Errand, _: Arc<dyn ReplySink>, _: u64) -> Option<Bytes> {
+        let Errand::Wait {
+            local, protocol, ..
+        } = errand
+        else {
+            return Some(Bytes::from_static(b"-ERR no cluster\r\n"));
+        };
+        let mut reply = Reply::new(protocol);
+        match local {
+            None => reply.int(0),
+            Some(_) => reply.array(2).int(1).int(0),
+        };
+        Some(reply.finish())
     }
     fn info(&self, section: &str, lines: &mut Vec<(String, String)>) {
         if section == "memory" {

@@ -27,7 +27,12 @@ pub struct Cluster {
     pub cuts: Mutex<Vec<Bytes>>,
     /// The range to which nothing gets through.
     pub away: Mutex<Option<RangeId>>,
+    /// Milliseconds since the cluster began.
+    pub elapsed_ms: Mutex<u64>,
 }
+
+/// When clusters begin, in milliseconds since the Unix epoch.
+const BEGAN_MS: u64 = 1_700_000_000_000;
 
 fn evaluate(
     model: &dyn Evaluator,
@@ -35,11 +40,12 @@ fn evaluate(
     command: &Bytes,
     start: &[u8],
     end: &[u8],
+    now_ms: u64,
 ) -> Bytes {
     let before = records.clone();
     let mut txn = Txn::new(&before);
     let context = Context {
-        now_ms: 1_700_000_000_000,
+        now_ms,
         seed: 1,
         start,
         end,
@@ -58,7 +64,14 @@ impl Cluster {
     fn place(&self, kind: Kind) -> PlacementReply {
         let command = encode(kind);
         let records = &mut *self.placement.lock();
-        let reply = evaluate(&PlacementModel, records, &command, b"", &[0x10]);
+        let reply = evaluate(
+            &PlacementModel,
+            records,
+            &command,
+            b"",
+            &[0x10],
+            self.now_ms(),
+        );
         PlacementReply::decode(reply).unwrap()
     }
 
@@ -78,6 +91,13 @@ impl Cluster {
         cuts.sort();
     }
 
+    /// Cuts a range in two at `key`.
+    pub fn cut(&self, key: Bytes) {
+        let mut cuts = self.cuts.lock();
+        cuts.push(key);
+        cuts.sort();
+    }
+
     /// The answer to a request, or the exception's name and message.
     pub fn ask(&self, operation: &str, request: Json) -> Result<Json, (String, String)> {
         let caller = Caller {
@@ -86,7 +106,12 @@ impl Cluster {
         };
         let body = request.to_string();
         let target = format!("{TARGET}{operation}");
-        block_on(answer(self, &caller, &target, body.as_bytes())).map_err(|error| {
+        let answered = block_on(answer(self, &caller, &target, body.as_bytes()));
+        let parsed = answered.map(|body| match body.is_empty() {
+            true => Json::Null,
+            false => serde_json::from_str(&body).unwrap(),
+        });
+        parsed.map_err(|error| {
             let json = error.to_json();
             let name = json["__type"].as_str().unwrap_or_default();
             let name = name.rsplit('#').next().unwrap_or_default();
@@ -158,7 +183,14 @@ impl Backend for Cluster {
             return Err(rangekv_router::retry::DoorError::Unavailable(why).into());
         }
         let records = &mut *self.records.lock();
-        let reply = evaluate(&DynamoModel, records, &command.encode(), &start, &end);
+        let reply = evaluate(
+            &DynamoModel,
+            records,
+            &command.encode(),
+            &start,
+            &end,
+            self.now_ms(),
+        );
         Ok(Reply::decode(&reply).unwrap())
     }
 
@@ -187,7 +219,7 @@ impl Backend for Cluster {
     }
 
     fn now_ms(&self) -> u64 {
-        1_700_000_000_000
+        BEGAN_MS + *self.elapsed_ms.lock()
     }
 
     fn uuid(&self) -> String {

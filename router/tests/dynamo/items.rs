@@ -192,3 +192,76 @@ fn keys_fit_their_table() {
     let update = json!({ "TableName": "one", "Key": { "pk": { "S": "a" } }, "UpdateExpression": "SET pk = :a", "ExpressionAttributeValues": { ":a": { "S": "b" } } });
     assert_eq!(c.refused("UpdateItem", update).1, "One or more parameter values were invalid: Cannot update attribute pk. This attribute is part of the key");
 }
+
+#[test]
+fn older_parameters_may_be_about_many_attributes() {
+    let c = Cluster::with_table();
+    let change = |i: usize| {
+        let value = json!({ "Action": "PUT", "Value": { "N": i.to_string() } });
+        (format!("attribute-{i}"), value)
+    };
+    let changes: serde_json::Map<_, _> = (0..1_000).map(change).collect();
+    let update = json!({ "TableName": "tab", "Key": key("a", 1), "AttributeUpdates": changes });
+    c.ok("UpdateItem", update);
+    let names: Vec<String> = (0..1_000).map(|i| format!("attribute-{i}")).collect();
+    let get = json!({ "TableName": "tab", "Key": key("a", 1), "AttributesToGet": names });
+    let found = c.ok("GetItem", get);
+    assert_eq!(
+        found["Item"].as_object().map(|item| item.len()),
+        Some(1_000)
+    );
+    // What a client writes itself has its limit.
+    let names = vec!["a"; 3_000].join(",");
+    let get = json!({ "TableName": "tab", "Key": key("a", 1), "ProjectionExpression": names });
+    assert_eq!(
+        c.refused("GetItem", get).1,
+        "Invalid ProjectionExpression: Expression size has exceeded the maximum allowed size; expression size: 5999"
+    );
+    let conditions: serde_json::Map<_, _> = (0..301)
+        .map(|i| (format!("a{i}"), json!({ "Exists": false })))
+        .collect();
+    let put = json!({ "TableName": "tab", "Item": key("b", 1), "Expected": conditions });
+    assert!(c
+        .refused("PutItem", put)
+        .1
+        .contains("Expected has 301 conditions"));
+}
+
+#[test]
+fn older_parameters_that_do_not_go_together() {
+    let c = Cluster::with_table();
+    let base = json!({ "TableName": "tab", "Key": key("a", 1), "ConditionalOperator": "OR" });
+    let with = |name: &str, value: Json| {
+        let mut request = base.clone();
+        request[name] = value;
+        request
+    };
+    let none = json!({ "ComparisonOperator": "NULL" });
+    for (operation, request, why) in [
+        (
+            "DeleteItem",
+            base.clone(),
+            "ConditionalOperator cannot be used without Filter or Expected",
+        ),
+        (
+            "DeleteItem",
+            with("Expected", json!({ "a": none })),
+            "ConditionalOperator can only be used when Filter or Expected has two or more elements",
+        ),
+        (
+            "GetItem",
+            with("AttributesToGet", json!(["a", "b", "a"])),
+            "Duplicate value in attribute name: a",
+        ),
+    ] {
+        let expected = format!("One or more parameter values were invalid: {why}");
+        assert_eq!(
+            c.refused(operation, request),
+            ("ValidationException".into(), expected)
+        );
+    }
+    c.ok(
+        "DeleteItem",
+        with("Expected", json!({ "a": none, "b": none })),
+    );
+}

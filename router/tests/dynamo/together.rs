@@ -1,6 +1,10 @@
 //! Batches and transactions.
 
 use crate::cluster::Cluster;
+use futures::executor::block_on;
+use rangekv_model::dynamo::keys;
+use rangekv_model::dynamo::number::Number;
+use rangekv_model::dynamo::value::Value;
 use rangekv_router::dynamo::backend::Backend;
 use serde_json::{json, Value as Json};
 
@@ -105,7 +109,7 @@ fn a_transaction_in_one_range_is_all_or_nothing() {
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         } })
     };
-    let both = |condition: &str| json!({ "TransactItems": [add(1, "attribute_not_exists(gone)"), add(2, condition)], "ClientRequestToken": "x" });
+    let both = |condition: &str| json!({ "TransactItems": [add(1, "attribute_not_exists(gone)"), add(2, condition)] });
     assert_eq!(
         c.ok("TransactWriteItems", both("attribute_not_exists(n)")),
         json!({})
@@ -139,4 +143,90 @@ fn a_transaction_across_ranges_says_that_it_can_not() {
     assert!(why.contains("several ranges"), "{why}");
     let scan = c.ok("Scan", json!({ "TableName": "tab" }));
     assert_eq!(scan["Count"], 0);
+}
+
+fn count(sk: i64) -> Json {
+    json!({ "Update": {
+        "TableName": "tab", "Key": key("a", sk), "UpdateExpression": "ADD n :one",
+        "ExpressionAttributeValues": { ":one": { "N": "1" } },
+    } })
+}
+
+fn once(items: &[Json], token: &str) -> Json {
+    json!({ "TransactItems": items, "ClientRequestToken": token, "ReturnConsumedCapacity": "TOTAL" })
+}
+
+fn counts(c: &Cluster) -> Vec<String> {
+    let items = c.ok("Scan", json!({ "TableName": "tab" }))["Items"].clone();
+    let count = |item: &Json| item["n"]["N"].as_str().unwrap().to_owned();
+    items.as_array().unwrap().iter().map(count).collect()
+}
+
+#[test]
+fn a_repeated_transaction_is_done_once() {
+    let c = Cluster::with_table();
+    let marked = || block_on(c.table("tab")).unwrap().unwrap().tokens_ms;
+    let both = once(&[count(1), count(2)], "t-1");
+    let wrote = json!([{ "TableName": "tab", "CapacityUnits": 4.0, "WriteCapacityUnits": 4.0 }]);
+    assert_eq!(marked(), 0);
+    assert_eq!(
+        c.ok("TransactWriteItems", both.clone())["ConsumedCapacity"],
+        wrote
+    );
+    assert_eq!(marked(), c.now_ms());
+    // Done before: it costs what reading costs.
+    let read = json!([{ "TableName": "tab", "CapacityUnits": 4.0, "ReadCapacityUnits": 4.0 }]);
+    *c.elapsed_ms.lock() += 599_999;
+    assert_eq!(
+        c.ok("TransactWriteItems", both.clone())["ConsumedCapacity"],
+        read
+    );
+    assert_eq!(counts(&c), ["1", "1"]);
+    let (name, _) = c.refused("TransactWriteItems", once(&[count(1), count(3)], "t-1"));
+    assert_eq!(name, "IdempotentParameterMismatchException");
+    assert_eq!(counts(&c), ["1", "1"]);
+    // The items have come to lie in two ranges.
+    let table = block_on(c.table("tab")).unwrap().unwrap().id;
+    let pk = Value::S("a".into());
+    let second = keys::item(table, &pk, Some(&Value::N(Number::parse("2").unwrap())));
+    let before = c.cuts.lock().clone();
+    c.cut(second);
+    assert_eq!(
+        c.ok("TransactWriteItems", both.clone())["ConsumedCapacity"],
+        read
+    );
+    let (_, why) = c.refused("TransactWriteItems", once(&[count(1), count(2)], "t-2"));
+    assert!(why.contains("several ranges"), "{why}");
+    assert_eq!(counts(&c), ["1", "1"]);
+    *c.cuts.lock() = before;
+    // Ten minutes are over.
+    *c.elapsed_ms.lock() += 1;
+    let again = c.ok("TransactWriteItems", once(&[count(1)], "t-1"));
+    assert_eq!(again["ConsumedCapacity"][0]["WriteCapacityUnits"], 2.0);
+    assert_eq!(counts(&c), ["2", "1"]);
+    assert_eq!(marked(), c.now_ms());
+    // Without a token nothing is remembered.
+    for expected in ["3", "4"] {
+        c.ok("TransactWriteItems", json!({ "TransactItems": [count(1)] }));
+        assert_eq!(counts(&c)[0], expected);
+    }
+}
+
+#[test]
+fn tokens_have_one_to_36_characters() {
+    let c = Cluster::with_table();
+    for (token, rule) in [
+        (String::new(), "greater than or equal to 1"),
+        ("x".repeat(37), "less than or equal to 36"),
+    ] {
+        let (name, why) = c.refused("TransactWriteItems", once(&[count(1)], &token));
+        assert_eq!(name, "ValidationException");
+        assert_eq!(why, format!("1 validation error detected: Value '{token}' at 'clientRequestToken' failed to satisfy constraint: Member must have length {rule}"));
+    }
+    let number = json!({ "TransactItems": [count(1)], "ClientRequestToken": 5 });
+    assert_eq!(
+        c.refused("TransactWriteItems", number).0,
+        "SerializationException"
+    );
+    c.ok("TransactWriteItems", once(&[count(1)], &"é".repeat(36)));
 }

@@ -14,7 +14,7 @@ use crate::node::placement::now_ms;
 use crate::node::running::Running;
 use rangekv_pd::config::Config;
 use rangekv_pd::leader::{Leader, RangeStatus, SchedulerStatus, StoreStatus};
-use rangekv_pd::state::StoreState;
+use rangekv_pd::state::{StoreRole, StoreState};
 use rangekv_proto::internal::{PlacementState, ReplicaStatus, StoreRecord};
 use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaRole, StoreId, PLACEMENT_RANGE};
 use std::time::Duration;
@@ -102,7 +102,8 @@ fn assemble(stores: Vec<Seen>, ranges: Vec<Known>, config: &Config) -> Overview 
     let is_live = |store: StoreId| stores.iter().any(|s| s.live && s.record.store == store.0);
     let present = stores
         .iter()
-        .filter(|s| StoreState::of(&s.record) != StoreState::Removed);
+        .filter(|s| StoreState::of(&s.record) != StoreState::Removed)
+        .filter(|s| StoreRole::of(&s.record) == StoreRole::Store);
     let wanted = config.replication_factor.replicas(present.count());
     let under_replicated = |known: &&Known| {
         let voters = known.descriptor.replicas.iter();
@@ -152,6 +153,7 @@ fn store_info(seen: &Seen, ranges: &[Known]) -> StoreInfo {
         id: id.0,
         name: record.name.clone(),
         state: state.into(),
+        role: StoreRole::of(record).name().into(),
         grpc_address: record.grpc_address.clone(),
         redis_address: record.redis_address.clone(),
         http_address: record.http_address.clone(),

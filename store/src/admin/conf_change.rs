@@ -230,7 +230,7 @@ fn kind_of(c: &rangekv_proto::internal::admin_command::Change) -> ChangeKind {
     c.kind()
 }
 
-fn raft_change(change: &ChangeReplicas) -> ConfChangeV2 {
+pub(crate) fn raft_change(change: &ChangeReplicas) -> ConfChangeV2 {
     let mut cc = ConfChangeV2::default();
     if change.leave_joint {
         return cc;
@@ -256,7 +256,7 @@ fn raft_change(change: &ChangeReplicas) -> ConfChangeV2 {
 }
 
 /// The descriptor after a change that was checked when it was proposed.
-fn changed(d: &RangeDescriptor, change: &ChangeReplicas) -> RangeDescriptor {
+pub(crate) fn changed(d: &RangeDescriptor, change: &ChangeReplicas) -> RangeDescriptor {
     let mut after = d.clone();
     after.epoch.conf_version += change.changes.len().max(1) as u64;
     if change.leave_joint {

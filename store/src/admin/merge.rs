@@ -6,7 +6,9 @@
 //!      The index of this entry, `begun`, names the merge for ever.
 //!   2. `Freeze` in S's log: from its apply on S serves nothing: no reads, writes, splits,
 //!      membership changes or transfers. Its lease ends before anybody else hears of the commit (I1, I8).
-//!   3. Each store tells the leader of T once its replica of S has *durably* applied that.
+//!   3. All replicas of S have that entry *durably* in their logs, and it is committed. The leader of
+//!      T knows it at once from S's own replication, as long as its store leads S, too; else each
+//!      store tells it, once its replica of S has durably applied the entry.
 //!   4. `Commit` in T's log, when all have; or `Abort`, at any time before, also by a later leader.
 //!   5. After an applied `Abort`: `Unfreeze` in S's log.
 //!
@@ -285,6 +287,44 @@ impl Replica {
     pub(crate) fn all_know(&self, begun: u64) -> bool {
         let mut progress = self.raw.raft.prs().iter();
         progress.all(|(_, p)| p.matched >= begun)
+    }
+
+    /// The index at which this range froze for the merge `begun` of `target`, if this replica leads
+    /// it and knows that all its replicas have that entry durably: as it is committed, none of them
+    /// will ever have another one there.
+    pub(crate) fn frozen_on_all(&self, target: RangeId, begun: u64) -> Option<u64> {
+        let index = match self.merging {
+            Some(Merging::Frozen {
+                target: t,
+                begun: b,
+                index,
+            }) if (t, b) == (target, begun) && self.is_leader() => index,
+            _ => return None,
+        };
+        let raft = &self.raw.raft;
+        let mut replicas = self.descriptor.as_ref()?.replicas.iter();
+        let has = |id: u64| match id == self.id.0 {
+            true => raft.raft_log.persisted >= index,
+            false => raft.prs().get(id).is_some_and(|p| p.matched >= index),
+        };
+        replicas.all(|r| has(r.id.0)).then_some(index)
+    }
+
+    /// Index of the newest `Freeze` for a merge with `target` that is durable here and not applied.
+    pub(crate) fn unapplied_freeze(&self, target: RangeId) -> Option<u64> {
+        let log = &self.raw.raft.raft_log;
+        let (from, to) = (self.applied.index + 1, log.persisted + 1);
+        if from >= to {
+            return None;
+        }
+        let context = raft::GetEntriesContext::empty(false);
+        let entries = log.slice(from, to, None, context).ok()?;
+        let freezes = |entry: &&raft::eraftpb::Entry| {
+            let data = entry.get_entry_type() == raft::eraftpb::EntryType::EntryNormal;
+            let step = payload::decode(entry.data.clone()).ok().filter(|_| data);
+            matches!(step, Some(payload::Payload::Merge(Step::Freeze(f))) if f.target == target.0)
+        };
+        entries.iter().rev().find(freezes).map(|entry| entry.index)
     }
 
     /// Absorbs `source`, which all its replicas have frozen at `frozen_at`.

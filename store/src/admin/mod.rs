@@ -1,6 +1,6 @@
 //! Commands that change a range itself: split, merge, membership, leader transfer.
 
-mod conf_change;
+pub(crate) mod conf_change;
 mod leadership;
 pub(crate) mod merge;
 mod split;

@@ -12,6 +12,9 @@ pub use sim::{Crash, SimDisk, Torn};
 
 use std::io;
 
+/// A sync, to be carried out once.
+pub type SyncWork = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// Numbered segments. Ids are given by the log, ascending.
 ///
 /// A disk that is out of space answers [`io::ErrorKind::StorageFull`].
@@ -29,6 +32,10 @@ pub trait LogDisk: Send {
 
     /// Makes all writes to a segment durable.
     fn sync(&mut self, id: u64) -> io::Result<()>;
+
+    /// What makes all writes that were made to a segment so far durable, on any thread. An error of
+    /// the device is met by every job to which the failed write matters.
+    fn sync_work(&mut self, id: u64) -> io::Result<SyncWork>;
 
     /// The whole segment, with whatever follows the last write.
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>>;

@@ -12,6 +12,7 @@
 pub mod disk;
 pub mod segmented;
 
+use disk::SyncWork;
 use protobuf::Message as _;
 use raft::eraftpb::{Entry, HardState};
 use rangekv_proto::{RangeId, ReplicaId};
@@ -49,6 +50,15 @@ pub struct Recovered {
     pub tombstones: BTreeMap<RangeId, Tombstone>,
 }
 
+/// A sync that any thread may carry out.
+pub struct SyncJob {
+    /// Names what it makes durable: all that was written when it was made. Later jobs have a
+    /// higher one, and make what the earlier ones do durable, too.
+    pub sequence: u64,
+    /// Blocks until that is done. As with [`RaftLog::sync`], an error is final.
+    pub work: SyncWork,
+}
+
 /// A store's raft log. Operations are staged in memory; [`write`](Self::write) hands them to
 /// the operating system as one record; [`sync`](Self::sync) makes all written records durable.
 pub trait RaftLog: Send {
@@ -72,6 +82,11 @@ pub trait RaftLog: Send {
     fn write(&mut self) -> io::Result<()>;
     /// Makes what was written durable.
     fn sync(&mut self) -> io::Result<()>;
+    /// As [`sync`](Self::sync), but for another thread to do while more is staged and written;
+    /// `None`: all is durable. Jobs may run side by side.
+    fn sync_job(&mut self) -> io::Result<Option<SyncJob>>;
+    /// The job of this sequence has succeeded. Jobs may be reported in any order.
+    fn synced(&mut self, sequence: u64) -> io::Result<()>;
     /// Groups that keep the oldest segments alive although the log exceeds its target size:
     /// [`rewrite`](Self::rewrite) each (or compact it further) to free them. Empty if all is well,
     /// and also while most of the log is live: only compaction helps then.

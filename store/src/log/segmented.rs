@@ -20,13 +20,13 @@ mod index;
 mod replay;
 
 use super::disk::LogDisk;
-use super::{entry_bytes, GroupLog, RaftLog, Recovered, Tombstone};
+use super::{entry_bytes, GroupLog, RaftLog, Recovered, SyncJob, Tombstone};
 use codec::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use index::{GroupIndex, Segments};
 use raft::eraftpb::{Entry, HardState};
 use rangekv_proto::RangeId;
 use replay::Replay;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 /// Capacity that staging keeps between loops, bytes.
@@ -135,8 +135,10 @@ pub struct SegmentedLog<D> {
     written: u64,
     /// Sequence of the last durable record.
     synced: u64,
-    /// What the last written record says is durable.
+    /// What the last durable record says is durable.
     vouched: u64,
+    /// What written records say of it that are not durable yet, by their sequence.
+    vouches: VecDeque<(u64, u64)>,
     doomed: Option<Doomed>,
     /// The failure after which nothing is to be trusted.
     poisoned: Option<String>,
@@ -196,6 +198,7 @@ impl<D: LogDisk> SegmentedLog<D> {
             written: sequence,
             synced: sequence,
             vouched: 0,
+            vouches: VecDeque::new(),
             doomed: None,
             poisoned: None,
         };
@@ -289,7 +292,7 @@ impl<D: LogDisk> SegmentedLog<D> {
             self.disk
                 .sync(self.active)
                 .map_err(|error| self.poison("sync", error))?;
-            self.synced = self.written;
+            self.is_durable(self.written);
         }
         // Room for the record that crosses the boundary.
         let capacity = self.config.segment_bytes + self.config.segment_bytes / 16;
@@ -300,8 +303,20 @@ impl<D: LogDisk> SegmentedLog<D> {
         Ok(())
     }
 
-    /// Removes segments in which nothing is live; see the invariants above. All that was
-    /// written is durable.
+    /// All records up to this one are durable.
+    fn is_durable(&mut self, sequence: u64) {
+        self.synced = self.synced.max(sequence);
+        while let Some(&(_, vouched)) = self
+            .vouches
+            .front()
+            .filter(|(sequence, _)| *sequence <= self.synced)
+        {
+            self.vouched = vouched;
+            self.vouches.pop_front();
+        }
+    }
+
+    /// Removes segments in which nothing is live; see the invariants above.
     fn collect_garbage(&mut self) -> io::Result<()> {
         if self.doomed.is_none() {
             let dead = self
@@ -502,7 +517,7 @@ impl<D: LogDisk> RaftLog for SegmentedLog<D> {
         self.segments.get_mut(&segment).expect("staged into").bytes =
             offset + self.staged.len() as u64;
         self.written = sequence;
-        self.vouched = self.synced;
+        self.vouches.push_back((sequence, self.synced));
         self.staged.truncate(RECORD_HEADER_BYTES);
         self.staged.shrink_to(STAGED_CAPACITY_MAX);
         Ok(())
@@ -514,8 +529,32 @@ impl<D: LogDisk> RaftLog for SegmentedLog<D> {
             self.disk
                 .sync(self.active)
                 .map_err(|error| self.poison("sync", error))?;
-            self.synced = self.written;
+            self.is_durable(self.written);
         }
+        self.collect_garbage()
+    }
+
+    fn sync_job(&mut self) -> io::Result<Option<SyncJob>> {
+        self.check_poisoned()?;
+        if self.synced == self.written {
+            return Ok(None);
+        }
+        // Segments before the active one were synced when it was made.
+        let work = self.disk.sync_work(self.active);
+        Ok(Some(SyncJob {
+            sequence: self.written,
+            work: work.map_err(|error| self.poison("opening a segment to sync it", error))?,
+        }))
+    }
+
+    fn synced(&mut self, sequence: u64) -> io::Result<()> {
+        self.check_poisoned()?;
+        assert!(
+            sequence <= self.written,
+            "record {sequence} of {} is durable",
+            self.written
+        );
+        self.is_durable(sequence);
         self.collect_garbage()
     }
 

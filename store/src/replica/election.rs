@@ -79,6 +79,8 @@ impl Replica {
         }
         self.turn.in_ticks = Some(self.retry_ticks(draw));
         self.turn.failed += 1;
+        self.first_campaign = false;
+        self.refuse_unelected();
         let raft = &mut self.raw.raft;
         raft.election_elapsed = raft.randomized_election_timeout();
         self.raw.tick();

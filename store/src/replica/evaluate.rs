@@ -43,6 +43,9 @@ impl Replica {
             return self.refuse(waiter, Refusal::RangeNotFound, error);
         };
         let Some(lead) = self.lead.as_mut() else {
+            if self.campaigns() {
+                return self.wait(ctx, waiter);
+            }
             let error = self.not_leader();
             return self.refuse(waiter, Refusal::NotLeader, error);
         };
@@ -68,23 +71,28 @@ impl Replica {
             {
                 return self.dispatch(ctx, waiter, true);
             }
-            if self.waiting.len() >= ctx.config.waiting_max {
-                let error = RequestError::Busy {
-                    reason: format!(
-                        "{} requests wait in range {}",
-                        self.waiting.len(),
-                        self.range
-                    ),
-                    retry_after_ms: 50,
-                };
-                return self.refuse(waiter, Refusal::Blocked, error);
-            }
-            return self.waiting.push_back(waiter);
+            return self.wait(ctx, waiter);
         }
         self.dispatch(ctx, waiter, confirmed);
     }
 
-    /// Whether requests must wait: the leader has yet to apply an entry of its term (E1), a
+    /// Keeps a request until it can be admitted anew, or refused for good.
+    fn wait(&mut self, ctx: &Ctx<'_>, waiter: Waiter) {
+        if self.waiting.len() >= ctx.config.waiting_max {
+            let error = RequestError::Busy {
+                reason: format!(
+                    "{} requests wait in range {}",
+                    self.waiting.len(),
+                    self.range
+                ),
+                retry_after_ms: 50,
+            };
+            return self.refuse(waiter, Refusal::Blocked, error);
+        }
+        self.waiting.push_back(waiter);
+    }
+
+    /// Whether a leader's requests must wait: it has yet to apply an entry of its term (E1), a
     /// split or a step of a merge is on its way (E3), the range is frozen for a merge, or leadership
     /// is being transferred.
     fn blocked(&self) -> bool {
@@ -225,6 +233,9 @@ impl Replica {
         }
         lead.memory.end(&**model, &writes, watched);
 
+        if writes.is_empty() {
+            self.cell.worker_reads.fetch_add(1, Ordering::Relaxed);
+        }
         let leased = confirmed || self.lease_valid(ctx.now);
         if !writes.is_empty() {
             self.cell.writes.fetch_add(1, Ordering::Relaxed);

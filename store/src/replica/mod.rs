@@ -36,9 +36,12 @@ use rangekv_proto::{
     Epoch, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError,
     Response, StoreId,
 };
-use ready::InReady;
+use ready::{InReady, Unsynced};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+
+/// The context of a vote request by which raft-rs says that the leader asked for it.
+pub(crate) const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
 /// A request and who waits for its response.
 pub struct Waiter {
@@ -183,6 +186,10 @@ pub struct Replica {
     peers: BTreeMap<ReplicaId, StoreId>,
     /// Messages that wait for the next sync.
     held: Vec<Message>,
+    /// Readys that wait for a sync which no round waits for, oldest first.
+    unsynced: VecDeque<Unsynced>,
+    /// Messages that no longer wait for a sync. They go with the replica.
+    unheld: Vec<Message>,
     staged: Option<(u64, Box<dyn Staged>)>,
     /// Ranges that were split off most recently, for those who still route by the old bounds.
     split_off: VecDeque<RangeDescriptor>,
@@ -203,6 +210,11 @@ pub struct Replica {
     last_contact_ns: u64,
     promised_until_ns: u64,
     promise_ns: u64,
+    /// In which term this replica voted for whom because the leader had asked that one to campaign:
+    /// who leads next, in all likelihood.
+    successor: Option<(u64, ReplicaId)>,
+    /// It was told to campaign, and has not tried again of its own accord.
+    first_campaign: bool,
     /// When it campaigns next; see [`election`].
     turn: election::Turn,
     /// While uninitialised: the newest `conf_version` of which a member has said that this
@@ -254,6 +266,8 @@ impl Replica {
             lead: None,
             peers: BTreeMap::new(),
             held: Vec::new(),
+            unsynced: VecDeque::new(),
+            unheld: Vec::new(),
             staged: None,
             split_off: VecDeque::new(),
             unapplied: VecDeque::new(),
@@ -266,6 +280,8 @@ impl Replica {
             last_contact_ns: now.mono_ns,
             promised_until_ns: 0,
             promise_ns: config.promise_ns(),
+            successor: None,
+            first_campaign: false,
             turn: election::Turn::after(election_ticks),
             member_at: 0,
             quiesced: false,
@@ -437,16 +453,53 @@ impl Replica {
     fn not_leader(&self) -> RequestError {
         let leader = self
             .leader_hint()
-            .filter(|h| h.store != self.store || self.is_leader());
+            .filter(|h| h.store != self.store || self.is_leader())
+            .or_else(|| self.successor_hint());
         RequestError::NotLeader {
             range: self.range,
             leader,
         }
     }
 
+    /// Who is about to lead because the leader has handed over, while nobody leads yet. Requests
+    /// may go there at once, in its term: until its election is decided it lets them wait
+    /// ([`campaigns`](Self::campaigns)).
+    fn successor_hint(&self) -> Option<LeaderHint> {
+        let raft = &self.raw.raft;
+        let (term, id) = self.successor?;
+        let current = (raft.term, raft.vote, raft.leader_id) == (term, id.0, raft::INVALID_ID);
+        let store = self.store_of(id).filter(|_| current)?;
+        Some(LeaderHint { store, term })
+    }
+
+    /// Whether this replica stands for election, in a term that is its own, or has just been split
+    /// off by a leader and is to lead: requests wait for the outcome. Who has named it as the next
+    /// leader had voted for it in that term, so that none of them comes before it stands, and none
+    /// is refused that one behind it could overtake.
+    fn campaigns(&self) -> bool {
+        match self.raw.raft.state {
+            StateRole::Candidate => true,
+            StateRole::PreCandidate => self.first_campaign,
+            _ => false,
+        }
+    }
+
+    /// An election that requests waited for is lost, or has to be repeated.
+    fn refuse_unelected(&mut self) {
+        if self.lead.is_none() && !self.campaigns() && !self.waiting.is_empty() {
+            let error = self.not_leader();
+            let refused = self.metrics.refused.of(Refusal::NotLeader);
+            refused.add(self.waiting.len() as u64);
+            self.refuse_waiting(&error);
+        }
+    }
+
     /// Hands a raft message to raft. What raft refuses (an unknown peer's response) is dropped.
     pub fn step(&mut self, now: Now, message: Message) {
         let (kind, from, term) = (message.get_msg_type(), message.from, message.term);
+        if kind == MessageType::MsgRequestVote && message.context[..] == *CAMPAIGN_TRANSFER {
+            self.successor = Some((term, ReplicaId(from)));
+        }
         if let Err(e) = self.raw.step(message) {
             let drops = &self.metrics.messages_dropped;
             drops.of(MessageDrop::Raft).increment();
@@ -496,8 +549,9 @@ impl Replica {
         self.after_step(now);
     }
 
-    /// Begins an election at once.
+    /// Begins an election at once, which nobody should have a reason to lose: requests wait for it.
     pub fn campaign(&mut self, now: Now) {
+        self.first_campaign = true;
         if self.raw.campaign().is_ok() {
             self.metrics.elections_started.increment();
             self.after_step(now);
@@ -525,9 +579,14 @@ impl Replica {
         if is.1 != was.1 && is.0 == StateRole::Follower {
             self.turn.pass();
         }
+        if matches!(is.0, StateRole::Follower | StateRole::Leader) {
+            self.first_campaign = false;
+        }
         let lost = was.0 == StateRole::Leader && (is.0 != StateRole::Leader || is.1 != was.1);
         if lost {
             self.step_down();
+        } else if is.0 != StateRole::Leader {
+            self.refuse_unelected();
         }
         match is.0 {
             StateRole::Leader if was.0 != StateRole::Leader || lost => {
@@ -674,6 +733,11 @@ impl Replica {
             assert!(
                 self.pending.is_empty(),
                 "range {}: pending replies without leadership",
+                self.range
+            );
+            assert!(
+                self.waiting.is_empty() || self.campaigns(),
+                "range {}: requests wait for nothing",
                 self.range
             );
         }

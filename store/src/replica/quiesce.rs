@@ -118,6 +118,8 @@ impl Replica {
             && self.waiting.is_empty()
             && self.merges_asked.is_empty()
             && self.held.is_empty()
+            && self.unsynced.is_empty()
+            && self.unheld.is_empty()
             && self.barrier.is_none()
             && self.raw.raft.lead_transferee.is_none()
             && !self.raw.raft.has_pending_conf()

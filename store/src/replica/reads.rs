@@ -39,7 +39,8 @@ impl Replica {
             let round = lead.rounds.pop_front().expect("just seen");
             lead.reads.extend(round.reads);
         }
-        let served = self.cell.reads.load(std::sync::atomic::Ordering::Relaxed);
+        let served = &self.cell.local_reads;
+        let served = served.load(std::sync::atomic::Ordering::Relaxed);
         if served != lead.reads_seen {
             lead.reads_seen = served;
             lead.active_ns = now;

@@ -18,11 +18,22 @@
 //! 9. send the messages that had to wait for the sync;
 //! 10. apply what has become committed meanwhile, as in 4 and 5, then send its messages;
 //! 11. tell raft how far we have applied.
+//!
+//! Where syncs are slow the driver lets another thread do them, and the round ends without:
+//! steps 8 to 10 of a plain Ready ([`Replica::is_plain`]) come when its sync has succeeded
+//! ([`Replica::persisted`]), and later ones are handled meanwhile. Then
+//!
+//! - nothing of step 9 leaves before its own Ready and all before it are durable: they are
+//!   released in their order, and one that needs no sync queues behind those that do;
+//! - raft applies only what is durable here, and a leader may know of a commit before: what it
+//!   advertises is capped at what it has applied (I1, `emit`);
+//! - a Ready that is not plain waits for the disk as above, and all that is under way with it:
+//!   terms, votes, roles, snapshots and admin entries never overtake a sync.
 
 use super::{Completions, Ctx, Replica, Sent};
 use crate::bugs::{self, Bug};
 use crate::engine::WriteBatch;
-use crate::event::{Outbox, SnapshotToSend};
+use crate::event::{Now, Outbox, SnapshotToSend};
 use crate::log::{RaftLog, Tombstone};
 use crate::meta::{self, Applied};
 use crate::metrics::{MessageDrop, SnapshotEvent};
@@ -39,6 +50,20 @@ pub struct InReady {
     ready: Option<Ready>,
     light: Option<LightReady>,
     hold: bool,
+    plain: bool,
+    must_sync: bool,
+}
+
+/// A Ready that is handled but for the sync that it waits for.
+pub(super) struct Unsynced {
+    /// Of the log's job that makes it durable.
+    sequence: u64,
+    /// The Ready's.
+    number: u64,
+    /// Last index of its entries; 0 = it has none.
+    last_index: u64,
+    /// To be sent then.
+    messages: Vec<Message>,
 }
 
 /// What one round collects from all groups.
@@ -66,6 +91,7 @@ impl Replica {
     pub fn has_work(&self) -> bool {
         self.raw.has_ready()
             || !self.held.is_empty()
+            || !self.unheld.is_empty()
             || self.overlay.has_batch()
             || self.has_reads()
             || self.has_unblocked()
@@ -112,11 +138,113 @@ impl Replica {
             hold = true;
         }
         self.in_ready = Some(InReady {
-            ready: Some(ready),
             light: None,
             hold,
+            plain: !hold && ready.ss().is_none(),
+            must_sync: ready.must_sync(),
+            ready: Some(ready),
         });
         true
+    }
+
+    /// Whether what is in the round does without a sync that the round waits for: nothing but entries,
+    /// acknowledgements, and a commit index.
+    pub fn is_plain(&self) -> bool {
+        self.in_ready.as_ref().is_none_or(|r| r.plain)
+    }
+
+    /// Whether Readys before this round's wait for a sync.
+    pub fn has_unsynced(&self) -> bool {
+        !self.unsynced.is_empty()
+    }
+
+    /// Instead of step 8, if this round's Ready has to wait for a sync that the round does not
+    /// wait for: that of `sequence`, or, if it needs none itself, the one that the Ready before it
+    /// waits for. Returns whether this is so.
+    pub fn defer(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        round: &mut Round<'_>,
+        sequence: Option<u64>,
+    ) -> bool {
+        let Some(in_ready) = self.in_ready.as_mut() else {
+            return false;
+        };
+        let before = self.unsynced.back().map(|unsynced| unsynced.sequence);
+        let wanted = match in_ready.must_sync {
+            true => sequence,
+            false => before,
+        };
+        let Some(sequence) = wanted else {
+            return false;
+        };
+        assert!(
+            in_ready.plain && before.is_none_or(|before| before <= sequence),
+            "range {}: a Ready overtakes a sync",
+            self.range
+        );
+        let mut ready = in_ready.ready.take().expect("begin_ready put it there");
+        let mut messages = ready.take_persisted_messages();
+        if bugs::active(Bug::AckBeforeSync) {
+            self.emit(std::mem::take(&mut messages), round.out);
+        }
+        self.unsynced.push_back(Unsynced {
+            sequence,
+            number: ready.number(),
+            last_index: self.raw.store().last(),
+            messages,
+        });
+        self.raw.mut_store().snapshots_allowed = true;
+        self.raw.advance_append_async(ready);
+        self.in_ready = None;
+        // 11.
+        self.raw.advance_apply_to(self.applied.index);
+        self.serve_rounds(ctx);
+        true
+    }
+
+    /// Step 8 of the Readys that waited for the sync of `sequence`. The rest of them comes in the
+    /// next round.
+    pub fn persisted(&mut self, now: Now, sequence: u64) {
+        let (number, messages) = self.take_persisted(now, sequence);
+        if let Some(number) = number {
+            self.raw.on_persist_ready(number);
+            self.unheld.extend(messages);
+        }
+    }
+
+    /// As [`persisted`](Self::persisted) in a round that has waited for the disk, before step 8
+    /// of its own Ready, which says the same of all Readys before it.
+    pub fn persisted_in_round(&mut self, now: Now) {
+        if self.in_ready.is_none() {
+            return self.persisted(now, u64::MAX);
+        }
+        let (_, messages) = self.take_persisted(now, u64::MAX);
+        self.held.splice(0..0, messages);
+    }
+
+    /// Step 9 of the Readys that were persisted.
+    pub fn send_unheld(&mut self, out: &mut Outbox) {
+        let unheld = std::mem::take(&mut self.unheld);
+        self.emit(unheld, out);
+    }
+
+    /// The number of the last Ready for which the sync of `sequence` is enough, and the messages
+    /// that waited.
+    fn take_persisted(&mut self, now: Now, sequence: u64) -> (Option<u64>, Vec<Message>) {
+        let (mut number, mut messages) = (None, Vec::new());
+        let enough = |unsynced: &Unsynced| unsynced.sequence <= sequence;
+        while self.unsynced.front().is_some_and(enough) {
+            let unsynced = self.unsynced.pop_front().expect("just seen");
+            number = Some(unsynced.number);
+            messages.extend(unsynced.messages);
+            let sends = self.lead.iter_mut().flat_map(|lead| &mut lead.sends);
+            sends
+                .take_while(|sent| sent.index <= unsynced.last_index)
+                .filter(|sent| sent.durable_ns.is_none())
+                .for_each(|sent| sent.durable_ns = Some(now.mono_ns));
+        }
+        (number, messages)
     }
 
     /// Steps 6 and 7, after the worker has written the round's batch.
@@ -159,6 +287,11 @@ impl Replica {
         let Some(in_ready) = self.in_ready.as_mut() else {
             return;
         };
+        assert!(
+            self.unsynced.is_empty(),
+            "range {}: step 8 while Readys before it wait for a sync",
+            self.range
+        );
         let mut ready = in_ready.ready.take().expect("begin_ready put it there");
         if let Some(lead) = self.lead.as_mut() {
             let fresh = |sent: &&mut Sent| sent.durable_ns.is_none();
@@ -332,6 +465,11 @@ impl Replica {
                 }
                 _ => None,
             };
+            // The bounds as the prepared state has them: a split or a merge may have been applied since.
+            let range = prepared.is_some().then(|| {
+                let data = SnapshotData::decode(&m.get_snapshot().data);
+                data.expect("this replica made it").descriptor
+            });
             let envelope = Envelope {
                 range: self.range,
                 from: self.id,
@@ -340,12 +478,8 @@ impl Replica {
                 bounds,
                 payload: Payload::Raft(m),
             };
-            match prepared {
-                Some(state) => {
-                    let range = self
-                        .descriptor
-                        .clone()
-                        .expect("an initialised replica made the snapshot");
+            match prepared.zip(range) {
+                Some((state, range)) => {
                     out.snapshots.push(SnapshotToSend {
                         to: store,
                         envelope,

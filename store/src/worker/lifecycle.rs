@@ -17,7 +17,7 @@ use crate::event::Now;
 use crate::log::{GroupLog, Tombstone};
 use crate::meta::{self, Applied, Merging};
 use crate::metrics::{MessageDrop, Wake};
-use crate::replica::{Ctx, Replica};
+use crate::replica::{Ctx, Replica, CAMPAIGN_TRANSFER};
 use crate::storage::{GroupStorage, SnapshotData};
 use crate::wire::{Envelope, Payload};
 use raft::eraftpb::MessageType;
@@ -25,9 +25,6 @@ use rangekv_proto::{
     Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId, INITIAL_INDEX, INITIAL_TERM,
 };
 use std::collections::{BTreeMap, BTreeSet};
-
-/// The context of a vote request by which raft-rs says that the leader asked for it.
-const CAMPAIGN_TRANSFER: &[u8] = b"CampaignTransfer";
 
 /// A replica that has heard no leader for this many election timeouts asks whether it is still a member.
 const ASK_AFTER_ELECTIONS: u64 = 5;

@@ -3,6 +3,7 @@
 //! Nothing in here decides anything: a worker without a stopwatch does the same.
 
 use super::{Stopwatch, Worker};
+use crate::event::Now;
 use crate::metrics::{Histogram, MessageDrop, SnapshotEvent};
 
 impl Worker {
@@ -46,6 +47,22 @@ impl Worker {
         metrics.syncs.increment();
         observe(&metrics.fsync, began_ns, ended_ns);
         observe(&metrics.write.log, self.staged_ns.take(), ended_ns);
+    }
+
+    /// Another thread has synced.
+    pub(super) fn measure_job(&mut self, now: Now, sequence: u64, took_ns: u64) {
+        let metrics = &self.shared.metrics;
+        metrics.syncs.increment();
+        metrics.syncs_beside.increment();
+        metrics.fsync.observe(took_ns);
+        while let Some(&(_, staged_ns)) = self
+            .staged_before
+            .front()
+            .filter(|(job, _)| *job <= sequence)
+        {
+            observe(&metrics.write.log, staged_ns, Some(now.mono_ns));
+            self.staged_before.pop_front();
+        }
     }
 
     pub(super) fn drop_message(&self, reason: MessageDrop) {

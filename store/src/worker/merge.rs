@@ -168,16 +168,18 @@ impl Worker {
             self.dirty.insert(target);
             return;
         }
-        let mut all = members.iter().all(|store| frozen.contains_key(store));
+        let s = self.replicas.get(&source);
+        let seen = s.and_then(|s| s.frozen_on_all(target, begun));
+        let mut all = seen.is_some() || members.iter().all(|store| frozen.contains_key(store));
         if bugs::active(Bug::AbsorbBeforeAllFrozen) {
             all = frozen.contains_key(&self.config.store);
         }
-        if let (true, true, Some(index)) = (all, everyone_knows, frozen.values().next()) {
+        let index = seen.or(frozen.values().next().copied());
+        if let (true, true, Some(index)) = (all, everyone_knows, index) {
             assert!(
-                frozen.values().all(|i| i == index),
+                frozen.values().all(|i| *i == index),
                 "range {source} froze for one merge at several indexes: {frozen:?}"
             );
-            let index = *index;
             if let Some(s) = self.replicas.remove(&source) {
                 if let Some(t) = self.replicas.get_mut(&target) {
                     t.propose_commit(&mut ctx!(self, now), begun, &s, index);
@@ -323,17 +325,29 @@ impl Worker {
 
     /// This store's replica of a range is told that the range was merged into `target`. If it was a
     /// member, it is still needed by this store's replica of `target`, unless that was removed.
+    ///
+    /// A member has the freeze of that merge in its log, since the merge waited for that, and nothing
+    /// but it may tell the replica that this entry is committed: who led it is no more.
     fn was_merged(&mut self, now: Now, e: &Envelope, target: RangeId, member: bool) {
-        let Some(r) = self.replicas.get(&e.range) else {
+        let Some(r) = self.replicas.get_mut(&e.range) else {
             return;
         };
-        let needless = match r.merging() {
+        if r.id != e.to {
+            return;
+        }
+        let frozen_at = r.unapplied_freeze(target).filter(|_| member);
+        if let Some(index) = frozen_at {
+            r.raw.raft.raft_log.commit_to(index);
+            self.dirty.insert(e.range);
+            return;
+        }
+        let needless = match r.merging().cloned() {
             Some(Merging::Frozen {
                 target: t, begun, ..
-            }) => *t == target && !self.will_absorb(target, *begun),
+            }) => t == target && !self.will_absorb(target, begun),
             _ => !member,
         };
-        if r.id == e.to && needless {
+        if needless {
             self.destroy(now, e.range);
         }
     }

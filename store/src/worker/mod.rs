@@ -3,7 +3,8 @@
 //! A driver calls [`Worker::handle`] for each event that has arrived, then one round:
 //! [`begin_round`](Worker::begin_round), [`sync`](Worker::sync) if it says so, and
 //! [`finish_round`](Worker::finish_round). All groups share the round's log write and sync;
-//! what arrives meanwhile waits for the next round, and that is the group commit.
+//! what arrives meanwhile waits for the next round, and that is the group commit. Instead of a sync
+//! the round may get [`sync_later`](Worker::sync_later): then other threads sync, and rounds go on.
 //! The steps of a round are those of [`crate::replica::ready`].
 //!
 //! Files: [`lifecycle`](self) messages, creation and destruction of replicas; merges; recovery; log
@@ -27,7 +28,7 @@ use crate::bugs::{self, Bug};
 use crate::config::{Config, DrawElectionTicks};
 use crate::engine::{StateEngine, WriteBatch};
 use crate::event::{Event, Now, Outbox};
-use crate::log::{GroupLog, RaftLog, Tombstone};
+use crate::log::{GroupLog, RaftLog, SyncJob, Tombstone};
 use crate::meta::{MergedInto, Merging};
 use crate::metrics::{MessageDrop, Refusal, SnapshotEvent, Wake};
 use crate::replica::ready::Round;
@@ -39,7 +40,7 @@ use rangekv_proto::{
     EvaluatorId, LeaderHint, RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, RequestError,
     StoreId,
 };
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// The data models, by [`EvaluatorId`].
@@ -132,6 +133,10 @@ pub struct Worker {
     /// Those of them whose log is kept, as a crash may bring them back.
     unburied: BTreeSet<RangeId>,
     in_round: bool,
+    /// What the round's second half may rely on.
+    durable: Durable,
+    /// Ranges with Readys that wait for a sync which no round waits for.
+    unsynced: BTreeSet<RangeId>,
     next_tick_ns: u64,
     ticks: u64,
     vote_ban_until_ns: u64,
@@ -147,6 +152,19 @@ pub struct Worker {
     taken: Taken,
     /// When this round's entries were staged.
     staged_ns: Option<u64>,
+    /// When those were that another thread syncs, by the job's sequence.
+    staged_before: VecDeque<(u64, Option<u64>)>,
+}
+
+/// How far the log of a round is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Durable {
+    /// All that has to be.
+    Yes,
+    /// Not at all: [`Worker::sync`] or [`Worker::sync_later`] comes next.
+    Wanted,
+    /// When the job of this sequence has succeeded.
+    Later(u64),
 }
 
 /// Gives monotonic nanoseconds.
@@ -245,6 +263,7 @@ impl Worker {
             }
             Event::Initialise(descriptors) => self.initialise(now, descriptors),
             Event::DiskFull(full) => self.disk_full = full,
+            Event::Synced { sequence, took_ns } => self.synced(now, sequence, took_ns),
             Event::Drain => {
                 self.draining = true;
                 self.wake_leaders(now);
@@ -311,6 +330,7 @@ impl Worker {
             let Some(r) = self.replicas.get_mut(&range) else {
                 continue;
             };
+            r.send_unheld(round.out);
             for waiter in r.take_unblocked() {
                 r.request(&mut ctx, waiter);
             }
@@ -337,9 +357,17 @@ impl Worker {
                 .expect("no replica goes within a round");
             r.send_and_log(&mut ctx, &mut round);
         }
-        let must_sync = round.must_sync;
+        let mut must_sync = round.must_sync;
         self.born = round.born;
         self.noted = round.noted;
+        if !self.unsynced.is_empty() && !self.is_plain(&taking_part) {
+            // All that is under way comes first.
+            must_sync = true;
+        }
+        self.durable = match must_sync {
+            true => Durable::Wanted,
+            false => Durable::Yes,
+        };
         if !taking_part.is_empty() {
             let groups = taking_part.len() as u64;
             self.shared.metrics.round_groups.observe(groups);
@@ -352,19 +380,76 @@ impl Worker {
         must_sync
     }
 
-    /// Makes the round's log write durable. Blocks. A failure ends the process: the pages are
-    /// gone, and a second sync would lie.
-    pub fn sync(&mut self) {
+    /// Makes the round's log write durable, and all that other threads have not yet. Blocks. A
+    /// failure ends the process: the pages are gone, and a second sync would lie.
+    pub fn sync(&mut self, now: Now) {
         assert!(self.in_round, "sync outside a round");
-        if bugs::active(Bug::ReplyBeforeSync) {
-            return;
+        if !bugs::active(Bug::ReplyBeforeSync) {
+            self.sync_log();
         }
-        self.sync_log();
+        self.durable = Durable::Yes;
+        for range in std::mem::take(&mut self.unsynced) {
+            if let Some(r) = self.replicas.get_mut(&range) {
+                r.persisted_in_round(now);
+                self.dirty.insert(range);
+            }
+        }
+    }
+
+    /// Instead of [`sync`](Self::sync): a job for another thread, to be followed by
+    /// [`Event::Synced`] when it has succeeded, and by the end of the process when it has not.
+    /// `None` if this round must wait for the disk.
+    pub fn sync_later(&mut self) -> Option<SyncJob> {
+        assert_eq!(
+            self.durable,
+            Durable::Wanted,
+            "a sync that nobody waits for"
+        );
+        if !self.after_sync.is_empty() || !self.is_plain(&self.dirty) {
+            return None;
+        }
+        let job = self.log.sync_job();
+        let job = job.unwrap_or_else(|e| crate::fatal("syncing the raft log", &e))?;
+        self.durable = Durable::Later(job.sequence);
+        let staged_ns = self.staged_ns.take();
+        self.staged_before.push_back((job.sequence, staged_ns));
+        Some(job)
+    }
+
+    fn is_plain<'a>(&self, taking_part: impl IntoIterator<Item = &'a RangeId>) -> bool {
+        let mut replicas = taking_part
+            .into_iter()
+            .filter_map(|range| self.replicas.get(range));
+        replicas.all(Replica::is_plain)
+    }
+
+    /// A job of [`sync_later`](Self::sync_later) has succeeded.
+    fn synced(&mut self, now: Now, sequence: u64, took_ns: u64) {
+        self.log
+            .synced(sequence)
+            .unwrap_or_else(|e| crate::fatal("collecting the raft log", &e));
+        self.measure_job(now, sequence, took_ns);
+        let replicas = &mut self.replicas;
+        let dirty = &mut self.dirty;
+        self.unsynced.retain(|range| {
+            let Some(r) = replicas.get_mut(range) else {
+                return false;
+            };
+            r.persisted(now, sequence);
+            dirty.insert(*range);
+            r.has_unsynced()
+        });
     }
 
     /// The second half: acknowledges what is durable, applies what that commits.
     pub fn finish_round(&mut self, now: Now, out: &mut Outbox) {
         assert!(self.in_round, "finish_round without begin_round");
+        let durable = std::mem::replace(&mut self.durable, Durable::Yes);
+        assert_ne!(durable, Durable::Wanted, "finish_round without sync");
+        let later = match durable {
+            Durable::Later(sequence) => Some(sequence),
+            _ => None,
+        };
         let mut ctx = ctx!(self, now);
         let mut round = Round {
             batch: WriteBatch::default(),
@@ -380,7 +465,10 @@ impl Worker {
         let began_ns = lap(&mut self.stopwatch);
         for range in &taking_part {
             if let Some(r) = self.replicas.get_mut(range) {
-                r.advance(&mut ctx, &mut round);
+                match r.defer(&mut ctx, &mut round, later) {
+                    true => drop(self.unsynced.insert(*range)),
+                    false => r.advance(&mut ctx, &mut round),
+                }
             }
         }
         if write_batch(&mut ctx, &mut round) {
@@ -527,6 +615,10 @@ impl Worker {
     pub fn check_invariants(&self) {
         let mut bounds: Vec<&RangeDescriptor> = Vec::new();
         for (range, r) in &self.replicas {
+            assert!(
+                !r.has_unsynced() || self.unsynced.contains(range),
+                "range {range}: nobody tells it of its syncs"
+            );
             assert_eq!(*range, r.range);
             r.check_invariants();
             bounds.extend(r.descriptor.as_ref());

@@ -59,7 +59,19 @@ impl Worker {
 
     /// A sign of life. A new process leads nothing, whatever the old one led, and its replicas
     /// know no leader.
+    ///
+    /// Who sends one shares a range with this store. If none is known here, a replica is still to be
+    /// made: then an answer is all by which its leader, which may be quiesced, learns that it can be.
+    /// The answer is no keepalive itself: two stores that share nothing must not go on for ever.
     pub(super) fn keepalive_from(&mut self, now: Now, store: StoreId, boot_id: u64) {
+        let shares = |r: &Replica| r.others().iter().any(|(_, s)| *s == store);
+        if !self.replicas.values().any(shares) {
+            let answer = Envelope {
+                payload: Payload::Wake,
+                ..Envelope::keepalive(0)
+            };
+            self.outbox.push((store, answer));
+        }
         let neighbour = self.neighbours.entry(store).or_default();
         let known = neighbour.boot_id.replace(boot_id);
         if known.is_some_and(|known| known != boot_id) {

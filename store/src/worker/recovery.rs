@@ -10,7 +10,7 @@
 //! - the log has a tombstone of this replica: its destruction is finished;
 //! - the state says that the range was merged into another: its log gets its tombstone.
 
-use super::{Evaluators, Taken, Worker};
+use super::{Durable, Evaluators, Taken, Worker};
 use crate::config::{Config, DrawElectionTicks};
 use crate::engine::StateEngine;
 use crate::event::Now;
@@ -18,7 +18,7 @@ use crate::log::{GroupLog, RaftLog, Recovered};
 use crate::meta::{self, Applied};
 use crate::shared::StoreShared;
 use rangekv_proto::{RangeId, INITIAL_INDEX, INITIAL_TERM};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// Why a store can't start over its data.
@@ -78,6 +78,8 @@ impl Worker {
             merged: BTreeMap::new(),
             unburied: BTreeSet::new(),
             in_round: false,
+            durable: Durable::Yes,
+            unsynced: BTreeSet::new(),
             next_tick_ns,
             ticks: 0,
             vote_ban_until_ns: 0,
@@ -88,6 +90,7 @@ impl Worker {
             stopwatch: None,
             taken: Taken::default(),
             staged_ns: None,
+            staged_before: VecDeque::new(),
             answers: Vec::new(),
         };
         let merged = meta::all_merged(&*worker.engine).map_err(StartError::State)?;

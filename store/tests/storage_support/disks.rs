@@ -2,7 +2,7 @@
 //! writes can be taken back.
 
 use parking_lot::Mutex;
-use rangekv_store::log::disk::{Crash, FileDisk, LogDisk, SimDisk, Torn};
+use rangekv_store::log::disk::{Crash, FileDisk, LogDisk, SimDisk, SyncWork, Torn};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -48,11 +48,15 @@ struct Inner {
     /// `None` only while it is opened again.
     disk: Option<FileDisk>,
     unsynced: Vec<Write>,
+    /// Number of writes so far.
+    writes: u64,
     failing: bool,
     full: bool,
 }
 
 struct Write {
+    /// Its place among all writes.
+    number: u64,
     id: u64,
     offset: u64,
     old: Vec<u8>,
@@ -68,6 +72,7 @@ impl CrashDisk {
             unsynced: Vec::new(),
             failing: false,
             full: false,
+            writes: 0,
         };
         CrashDisk {
             inner: Arc::new(Mutex::new(inner)),
@@ -97,7 +102,10 @@ impl Inner {
         old.resize(old.len().max(offset as usize + bytes.len()), 0);
         let old = old[offset as usize..][..bytes.len()].to_vec();
         self.disk().write_at(id, offset, bytes)?;
+        self.writes += 1;
+        let number = self.writes;
         self.unsynced.push(Write {
+            number,
             id,
             offset,
             old,
@@ -137,6 +145,22 @@ impl LogDisk for CrashDisk {
         inner.check()?;
         inner.unsynced.retain(|write| write.id != id);
         inner.disk().sync(id)
+    }
+
+    fn sync_work(&mut self, id: u64) -> io::Result<SyncWork> {
+        let mut inner = self.inner.lock();
+        inner.check()?;
+        let (disk, last) = (self.inner.clone(), inner.writes);
+        let work = inner.disk().sync_work(id)?;
+        Ok(Box::new(move || {
+            let mut inner = disk.lock();
+            inner.check()?;
+            work()?;
+            inner
+                .unsynced
+                .retain(|write| write.id != id || write.number > last);
+            Ok(())
+        }))
     }
 
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {

@@ -12,8 +12,10 @@ use rangekv_store::engine::StateEngine;
 use rangekv_store::event::{Event, Now, Outbox};
 use rangekv_store::log::disk::SimDisk;
 use rangekv_store::log::segmented::{LogConfig, SegmentedLog};
+use rangekv_store::log::RaftLog as _;
 use rangekv_store::meta::{self, Merging};
 use rangekv_store::reader::LocalReader;
+use rangekv_store::recover::{self, Position, Survivor};
 use rangekv_store::shared::StoreShared;
 use rangekv_store::wire;
 use rangekv_store::worker::{Evaluators, Worker};
@@ -99,6 +101,10 @@ fn store(word: &str) -> StoreId {
     )
 }
 
+fn show_epoch(d: &RangeDescriptor) -> String {
+    format!("{}.{}", d.epoch.conf_version, d.epoch.version)
+}
+
 fn number(word: &str) -> u64 {
     word.trim_start_matches(['r', 'p'])
         .parse()
@@ -154,10 +160,13 @@ impl Cluster {
             }
             ["heal"] => self.cut.clear(),
             ["crash", s] => self.crash(store(s)),
+            ["recover", ref survivors @ ..] => {
+                self.recover(survivors.iter().map(|s| store(s)).collect())
+            }
             ["restart", s] => self.start(store(s)),
             ["flush", s] => self.nodes[&store(s)].engine.flush(),
             ["local-read", s, k] => self.local_read(store(s), k),
-            ["split", s, r, key, new] => {
+            ["split", s, r, key, new, ..] => {
                 let d = self.descriptor(store(s), number(r));
                 let new = number(new);
                 let kind = admin::Split {
@@ -211,7 +220,8 @@ impl Cluster {
                     }
                 }
             }
-            ["transfer", s, r, to] => {
+            ["round", s] => self.round(store(s)),
+            ["transfer", s, r, to, ..] => {
                 let d = self.descriptor(store(s), number(r));
                 let kind = admin::TransferLeader { store: store(to).0 };
                 self.admin(store(s), &d, admin::Kind::TransferLeader(kind), line);
@@ -369,6 +379,61 @@ impl Cluster {
         node.disk.crash(Default::default());
     }
 
+    /// What remains of a cluster when all stores but these, which don't run, are gone for good.
+    fn recover(&mut self, stores: BTreeSet<StoreId>) {
+        let mut found: BTreeMap<RangeId, Vec<(StoreId, Survivor)>> = BTreeMap::new();
+        let mut logs = BTreeMap::new();
+        for id in &stores {
+            let node = &self.nodes[id];
+            assert!(node.worker.is_none(), "s{id} runs");
+            let (log, mut recovered) = SegmentedLog::open(node.disk.clone(), LogConfig::default())
+                .expect("the log opens after a crash");
+            logs.insert(*id, log);
+            for (replica, d, applied) in meta::all_ranges(&*node.engine).expect("readable") {
+                let merging = node.engine.get(&meta::merging_key(d.id)).is_some();
+                let log = recovered.groups.remove(&d.id);
+                let range = d.id;
+                let survivor = Survivor::new(replica, d, applied, merging, log);
+                found.entry(range).or_default().push((*id, survivor));
+            }
+        }
+        for (range, survivors) in found {
+            if survivors.iter().any(|(_, s)| {
+                recover::has_quorum(&s.committed_members().expect("a sound log"), &stores)
+            }) {
+                let _ = writeln!(self.out, "r{range} keeps its majority");
+                continue;
+            }
+            let best = survivors.iter().max_by_key(|(_, s)| s.position());
+            let best = best.expect("found somewhere").0;
+            for (id, survivor) in &survivors {
+                let log = logs.get_mut(id).expect("opened");
+                let Position { term, index } = survivor.position();
+                let applied = survivor.applied.index;
+                let done = match *id == best {
+                    true => match survivor.stand_alone(log, None) {
+                        Ok(alone) => format!("stands alone at epoch {}", show_epoch(&alone)),
+                        Err(why) => format!("refused: {why}"),
+                    },
+                    false => {
+                        survivor.stand_down(log);
+                        "stands down".into()
+                    }
+                };
+                let _ = writeln!(
+                    self.out,
+                    "s{id} r{range} applied {applied} last {index} of term {term}: {done}"
+                );
+            }
+        }
+        for log in logs.values_mut() {
+            if log.has_staged() {
+                log.write().expect("memory has room");
+                log.sync().expect("memory has room");
+            }
+        }
+    }
+
     fn tick(&mut self) {
         self.now.mono_ns += 50_000_000;
         self.now.wall_ms += 50;
@@ -395,7 +460,7 @@ impl Cluster {
             );
         }
         if worker.begin_round(now, &mut outbox) {
-            worker.sync();
+            worker.sync(now);
         }
         worker.finish_round(now, &mut outbox);
         self.send(id, outbox);

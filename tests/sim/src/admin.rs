@@ -154,6 +154,44 @@ impl Admin {
             .map(|command| (command, Trouble::Membership))
     }
 
+    /// `left` absorbs `right`.
+    pub fn absorb(&self, left: &Led, right: &Led) -> (StoreId, Request) {
+        let source = &right.0;
+        let merge = Kind::Merge(Merge {
+            source: source.id.0,
+            source_conf_version: source.epoch.conf_version,
+            source_version: source.epoch.version,
+        });
+        request(left, merge)
+    }
+
+    /// `store` leads the range.
+    pub fn lead(&self, led: &Led, store: StoreId) -> (StoreId, Request) {
+        request(led, Kind::TransferLeader(TransferLeader { store: store.0 }))
+    }
+
+    /// The next step by which a replica moves; `None` when it has.
+    pub fn move_step(
+        &mut self,
+        led: &Led,
+        from: StoreId,
+        to: StoreId,
+    ) -> Option<(StoreId, Request)> {
+        let d = &led.0;
+        if d.is_joint() {
+            return Some(Self::change(led, Vec::new(), true));
+        }
+        let changes = match (d.replica_on(from), d.replica_on(to)) {
+            (Some(_), None) => return self.add_learner(led, &[to]),
+            (Some(old), Some(new)) if old.role == ReplicaRole::Voter => {
+                vec![one(ChangeKind::Promote, new), one(ChangeKind::Demote, old)]
+            }
+            (Some(old), Some(_)) => vec![one(ChangeKind::RemoveLearner, old)],
+            (None, _) => return None,
+        };
+        Some(Self::change(led, changes, false))
+    }
+
     /// The next step of `right`'s members towards the stores of `left`.
     fn approach(
         &mut self,

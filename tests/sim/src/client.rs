@@ -2,9 +2,10 @@
 //! only where that is safe. It decides by the router's own route cache and retry policy.
 //!
 //! A client that hears nothing gives up on a write: its outcome is unknown. It asks again for
-//! a read. Only if every attempt was refused is an operation not executed.
+//! a read, and for what is carried out once however often it is asked for. Only if every attempt was refused is an operation not executed.
 
 use crate::history::{Op, OpId, Reply};
+use crate::items::ItemOp;
 use crate::schedule::{Time, MS};
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -22,8 +23,13 @@ pub struct InFlight {
     pub id: OpId,
     /// Its key's record.
     pub record: Bytes,
+    evaluator: EvaluatorId,
     command: Bytes,
+    /// What it is, for an item of a table: replies are read by it.
+    item: Option<ItemOp>,
     read_only: bool,
+    /// Sent again when nobody knows.
+    repeatable: bool,
     deadline: Time,
     tries: u32,
     /// How many of the last retries went without a wait.
@@ -34,6 +40,8 @@ pub struct InFlight {
     asked_before: Option<StoreId>,
     /// An attempt of a write is out, or was, of which nothing is known.
     open: bool,
+    /// Nothing is known of an attempt before this one: whatever comes of this one, that stays so.
+    doubtful: bool,
     another: bool,
 }
 
@@ -118,17 +126,28 @@ impl Client {
     /// Begins an operation.
     pub fn start(&mut self, now: Time, id: OpId, name: &Bytes, record: Bytes, op: &Op) {
         assert!(self.busy.is_none(), "client {} is busy", self.number);
+        let (evaluator, command, item) = match op {
+            Op::Item(op) => (EvaluatorId::DYNAMO, op.command(name), Some(op.clone())),
+            op => {
+                let command = encode_command(Protocol::Resp2, 0, &op.arguments(name));
+                (EvaluatorId::REDIS, command, None)
+            }
+        };
         self.busy = Some(InFlight {
             id,
             record,
-            command: encode_command(Protocol::Resp2, 0, &op.arguments(name)),
+            evaluator,
+            command,
+            item,
             read_only: op.is_read_only(),
+            repeatable: op.is_repeatable(),
             deadline: now + self.patience,
             tries: 0,
             at_once: 0,
             attempt: None,
             asked_before: None,
             open: false,
+            doubtful: false,
             another: false,
         });
     }
@@ -176,14 +195,14 @@ impl Client {
             store,
             term,
         };
-        let timer = match op.read_only {
+        let timer = match op.repeatable {
             true => op.deadline.min(now + self.policy.read_try_ms * MS),
             false => op.deadline,
         };
         op.attempt = Some((token, asked, timer));
         op.open |= !op.read_only;
         let body = Body::Command {
-            evaluator: EvaluatorId::REDIS,
+            evaluator: op.evaluator,
             read_only: op.read_only,
             command: op.command.clone(),
         };
@@ -210,7 +229,11 @@ impl Client {
         }
         let error = match response {
             Ok(reply) => {
-                let ended = match Reply::parse(&reply) {
+                let parsed = match &op.item {
+                    Some(item) => item.reply(&reply),
+                    None => Reply::parse(&reply),
+                };
+                let ended = match parsed {
                     Some(reply) => Ended::Replied(reply),
                     None => Ended::Wrong(format!(
                         "not a reply: {:?}",
@@ -222,7 +245,7 @@ impl Client {
             Err(error) => error,
         };
         if !matches!(error, RequestError::OutcomeUnknown(_)) {
-            op.open = false;
+            op.open = op.doubtful;
         }
         Some(self.retry(now, asked, &error))
     }
@@ -232,6 +255,15 @@ impl Client {
         let op = self.busy.as_mut().expect("an operation was refused");
         op.attempt = None;
         op.asked_before = Some(asked.store);
+        // What may be sent again is refused, as far as the policy is concerned.
+        let unavailable = RequestError::Unavailable("nobody knows; asked again".into());
+        let error = match error {
+            RequestError::OutcomeUnknown(_) if op.repeatable => {
+                op.doubtful = !op.read_only;
+                &unavailable
+            }
+            error => error,
+        };
         let attempt = Attempt {
             now_ms: now / MS,
             deadline_ms: op.deadline / MS,

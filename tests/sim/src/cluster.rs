@@ -60,6 +60,12 @@ pub(crate) enum Event {
     Round { node: usize, incarnation: u64 },
     /// A node's sync is complete.
     Synced { node: usize, incarnation: u64 },
+    /// A sync is complete that no round waited for.
+    SyncedLater {
+        node: usize,
+        incarnation: u64,
+        sequence: u64,
+    },
     /// A frame arrives.
     Frame {
         from: usize,
@@ -125,6 +131,8 @@ pub struct Counts {
     pub events: u64,
     /// Rounds of workers.
     pub rounds: u64,
+    /// Syncs that no round waited for.
+    pub syncs_later: u64,
     /// Frames sent.
     pub frames: u64,
     /// Local reads that were answered without the worker.
@@ -159,6 +167,8 @@ pub struct Counts {
     pub walks: u64,
     /// Transactions that were executed.
     pub transactions: u64,
+    /// Transactions with a token that were sent again, and were known.
+    pub repeated: u64,
     /// Heartbeats answered by the placement driver.
     pub heartbeats: u64,
     /// Its orders, as they were given to replicas.
@@ -204,6 +214,9 @@ pub struct Cluster {
     /// Clients start no more operations.
     pub(crate) clients_stopped: bool,
     pub(crate) tuning: Tuning,
+    /// When commands through front doors were answered, and how long they had taken, if that is
+    /// measured; then none may fail.
+    pub(crate) waits: Option<Vec<(Time, Time)>>,
     /// Counts.
     pub counts: Counts,
     pub(crate) position: u64,
@@ -228,6 +241,16 @@ pub(crate) use trace;
 impl Cluster {
     /// The cluster of `seed` under `faults`, about to start.
     pub fn new(seed: u64, faults: Faults, trace: bool) -> Result<Cluster, String> {
+        Cluster::with_workload(seed, faults, Workload::draw(seed), trace)
+    }
+
+    /// The same with other clients than the seed draws.
+    pub fn with_workload(
+        seed: u64,
+        faults: Faults,
+        workload: Workload,
+        trace: bool,
+    ) -> Result<Cluster, String> {
         let mut rng = stream(seed, "cluster");
         let small = faults.small_logs;
         let tuning = Tuning {
@@ -236,9 +259,9 @@ impl Cluster {
             idle_ms: faults.idle / MS,
             log_keep_bytes: if small { 1 << 10 } else { 64 << 10 },
             log_max_bytes: if small { 4 << 10 } else { 1 << 20 },
+            syncs_later: [0.0, 0.7, 1.0][rng.random_range(0..3)],
             segment_bytes: if small { 8 << 10 } else { 256 << 10 },
         };
-        let workload = Workload::draw(seed);
         let clients = (0..workload.clients)
             .map(|n| Client::new(n as u32, stream_of(seed, "client", n as u64)))
             .collect();
@@ -279,6 +302,7 @@ impl Cluster {
             lull_until: 0,
             clients_stopped: false,
             tuning,
+            waits: None,
             counts: Counts::default(),
             position: 0,
             next_token: 0,
@@ -398,6 +422,11 @@ impl Cluster {
         match event {
             Event::Round { node, incarnation } => self.round(node, incarnation),
             Event::Synced { node, incarnation } => self.synced(node, incarnation),
+            Event::SyncedLater {
+                node,
+                incarnation,
+                sequence,
+            } => self.synced_later(node, incarnation, sequence),
             Event::Frame { from, to, bytes } => {
                 let store = self.nodes[from].store;
                 self.note(2, to, bytes.len() as u64);
@@ -570,6 +599,7 @@ fn event_node(event: &Event) -> Option<usize> {
     match event {
         Event::Round { node, .. }
         | Event::Synced { node, .. }
+        | Event::SyncedLater { node, .. }
         | Event::Unreachable { node, .. }
         | Event::Request { node, .. }
         | Event::Validate { node, .. }

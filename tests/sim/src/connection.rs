@@ -3,7 +3,8 @@
 //!
 //! - Bytes arrive cut anywhere; replies come in the order of the commands.
 //! - Each command is answered within its deadline, with an error if need be: only commands
-//!   behind a walk may take longer, and those of a store that is stopped.
+//!   behind a walk may take longer, and those of a store that is stopped. What is sent behind a
+//!   `WATCH` is taken in when that is answered, and has its time from then on.
 //! - `MGET`, `DEL` and `EXISTS` of several keys are one operation on each key: they promise no
 //!   more across ranges. Pairs lie in one range and are one object.
 //! - A connection that ends leaves what was unanswered open; the client connects elsewhere.
@@ -28,8 +29,11 @@ use std::collections::VecDeque;
 #[derive(Debug)]
 struct Owed {
     what: Expected,
+    sent_at: Time,
     /// When the reply is late.
     late_at: Time,
+    /// The door takes nothing in behind it until it is answered.
+    holds_back: bool,
 }
 
 /// What a reply is taken for.
@@ -108,6 +112,16 @@ impl Connection {
     /// Whether a command is unanswered.
     pub fn is_waiting(&self) -> bool {
         !self.owed.is_empty()
+    }
+
+    /// It sends so many commands at once from now on, at most.
+    pub fn pipeline(&mut self, depth: usize) {
+        self.depth = depth;
+    }
+
+    /// Whether a command is unanswered that was sent before `time`.
+    pub fn is_waiting_since(&self, time: Time) -> bool {
+        self.owed.front().is_some_and(|owed| owed.sent_at < time)
     }
 
     /// What it waits for, for a report.
@@ -199,7 +213,8 @@ impl Cluster {
             let count = self.connections[c].depth as u64;
             let mean = match unread {
                 true => MS,
-                // Long histories of one key cost more than they show.
+                // Long histories of one key cost more than they show, where they are judged.
+                false if self.waits.is_some() => self.workload.think_mean * count,
                 false => self.workload.think_mean * count * (1 + self.position / 8_000),
             };
             let pause = exponential(&mut self.rng, mean);
@@ -350,14 +365,13 @@ impl Cluster {
             "connection {c} sends {}",
             args.join(&b' ').escape_ascii()
         );
+        let deadline = self.answer_time_max();
         let connection = &mut self.connections[c];
         let walks = matches!(what, Expected::Walk(_))
             || connection
                 .owed
                 .iter()
                 .any(|o| matches!(o.what, Expected::Walk(_)));
-        // The store's clock may be slow, by less than a quarter.
-        let deadline = self.door_config.deadline_ms * MS * 5 / 4 + SEC;
         // A store that is stopped reads it when it goes on.
         let process = self.nodes[connection.node].process.as_ref();
         let goes_on = process.map_or(0, |p| p.paused_until);
@@ -365,8 +379,20 @@ impl Cluster {
             true => Time::MAX,
             false => self.schedule.now().max(goes_on) + deadline,
         };
-        connection.owed.push_back(Owed { what, late_at });
+        let sent_at = self.schedule.now();
+        connection.owed.push_back(Owed {
+            what,
+            sent_at,
+            late_at,
+            holds_back: args[0][..] == *b"WATCH",
+        });
         connection.send(args);
+    }
+
+    /// Within this time a command is answered that the store has taken in.
+    fn answer_time_max(&self) -> Time {
+        // The store's clock may be slow, by less than a quarter.
+        self.door_config.deadline_ms * MS * 5 / 4 + SEC
     }
 
     /// The store receives what was sent, or a part of it, and executes what is complete.
@@ -446,6 +472,21 @@ impl Cluster {
                 "connection {c} is answered {:.3} s after the deadline: {owed:?}",
                 (now - owed.late_at) as f64 / 1e9
             ));
+        }
+        if owed.holds_back {
+            let late_at = now + self.answer_time_max();
+            for behind in &mut self.connections[c].owed {
+                behind.late_at = behind.late_at.max(late_at);
+            }
+        }
+        if let Some(waits) = &mut self.waits {
+            if reply.starts_with(b"-") {
+                return Err(format!(
+                    "connection {c}, {owed:?}: {}",
+                    reply.escape_ascii()
+                ));
+            }
+            waits.push((now, now - owed.sent_at));
         }
         self.position += 1;
         let at = self.position;
@@ -539,6 +580,9 @@ impl Cluster {
             }
             for key in 0..self.workload.keys.len() {
                 let key = &self.workload.keys[key];
+                if key.kind == Kind::Item {
+                    continue;
+                }
                 let (name, op) = (key.name.clone(), key.read());
                 let args = op.arguments(&name);
                 let id = self.note_begin(c, &name, op);

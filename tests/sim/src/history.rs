@@ -10,6 +10,7 @@
 //!   also when they were pipelined.
 
 use crate::clock::WallBounds;
+use crate::items::ItemOp;
 use crate::schedule::Time;
 use bytes::Bytes;
 use rangekv_router::reply;
@@ -56,6 +57,8 @@ pub enum Op {
     PairSet(Bytes),
     /// `MGET key:a key:b`
     PairGet,
+    /// Of a DynamoDB table.
+    Item(ItemOp),
 }
 
 impl Op {
@@ -63,8 +66,16 @@ impl Op {
     pub fn is_read_only(&self) -> bool {
         matches!(
             self,
-            Op::Get | Op::Strlen | Op::Exists | Op::PTtl | Op::PairGet
+            Op::Get | Op::Strlen | Op::Exists | Op::PTtl | Op::PairGet | Op::Item(ItemOp::Get)
         )
+    }
+
+    /// Whether it may be sent again when nobody knows whether it was carried out.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Op::Item(op) => op.is_repeatable(),
+            op => op.is_read_only(),
+        }
     }
 
     /// The Redis command.
@@ -106,6 +117,7 @@ impl Op {
                 let [a, b] = pair(&key);
                 vec![word(b"MGET"), a, b]
             }
+            Op::Item(op) => unreachable!("{op:?} is no Redis command"),
         }
     }
 
@@ -227,6 +239,13 @@ const RECORDS_MAX: usize = 4_000;
 pub struct OpId {
     key: Bytes,
     index: usize,
+}
+
+impl OpId {
+    /// The key.
+    pub fn key(&self) -> &Bytes {
+        &self.key
+    }
 }
 
 /// All operations, by key: linearizability is local, so keys are judged one by one.

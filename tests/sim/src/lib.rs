@@ -6,10 +6,10 @@
 //!
 //! In reading order: [`cluster`] is the loop, [`stores`] and [`requests`] what goes on in it, [`node`]
 //! one machine, [`nemesis`] the trouble and
-//! [`faults`] how much of it, [`client`], [`connection`] and [`workload`] those who are served,
+//! [`faults`] how much of it, [`client`], [`connection`] and [`workload`] those who are served, [`items`] what DynamoDB clients do,
 //! [`door`] and [`streams`] how connections reach stores, [`placement`] the placement
 //! driver, [`admin`] another hand that reshapes ranges, [`checks`] what must hold at every moment, [`ending`] what must hold in
-//! the end, [`failover`] how soon a lost leader is replaced, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
+//! the end, [`failover`] how soon a lost leader is replaced, [`reshape`] how long clients wait while ranges change, [`history`] and [`checker`] whether clients were told the truth, [`run`] how seeds
 //! are run and failing ones reduced.
 //!
 //! Left out on purpose: threads, sockets, RocksDB. They are tested with real processes.
@@ -27,6 +27,7 @@ pub mod ending;
 pub mod failover;
 pub mod faults;
 pub mod history;
+pub mod items;
 pub mod log;
 pub mod nemesis;
 pub mod net;
@@ -34,6 +35,7 @@ pub mod node;
 pub mod placement;
 pub mod random;
 pub mod requests;
+pub mod reshape;
 pub mod run;
 pub mod schedule;
 pub mod snapshots;

@@ -8,7 +8,7 @@
 use crate::random::Fnv;
 use raft::eraftpb::{Entry, HardState};
 use rangekv_proto::RangeId;
-use rangekv_store::log::{GroupLog, RaftLog, Recovered, Tombstone};
+use rangekv_store::log::{GroupLog, RaftLog, Recovered, SyncJob, Tombstone};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -125,7 +125,11 @@ pub struct Mirror {
     /// What a power cut now would leave at least.
     pub durable: Groups,
     staged: Vec<LogOp>,
-    unsynced: Vec<LogOp>,
+    unsynced: VecDeque<LogOp>,
+    /// Operations written so far,
+    writes: u64,
+    /// and how many when each job was made, by its sequence.
+    jobs: BTreeMap<u64, u64>,
 }
 
 impl Mirror {
@@ -146,12 +150,19 @@ impl Mirror {
     fn write(&mut self) {
         for op in self.staged.drain(..) {
             replay(&mut self.written, &op);
-            self.unsynced.push(op);
+            self.unsynced.push_back(op);
+            self.writes += 1;
         }
     }
 
     fn sync(&mut self) {
-        for op in self.unsynced.drain(..) {
+        self.sync_to(self.writes);
+    }
+
+    /// The first `count` operations are durable.
+    fn sync_to(&mut self, count: u64) {
+        while self.writes - (self.unsynced.len() as u64) < count {
+            let op = self.unsynced.pop_front().expect("written before");
             replay(&mut self.durable, &op);
         }
     }
@@ -230,6 +241,31 @@ impl<L: RaftLog> RaftLog for ObservedLog<L> {
             std::panic::panic_any(DiskFailure(error.to_string()));
         }
         self.mirror().sync();
+        Ok(())
+    }
+
+    fn sync_job(&mut self) -> io::Result<Option<SyncJob>> {
+        let job = match self.log.sync_job() {
+            Ok(job) => job,
+            Err(error) => std::panic::panic_any(DiskFailure(error.to_string())),
+        };
+        if let Some(job) = &job {
+            let mut mirror = self.mirror();
+            let writes = mirror.writes;
+            mirror.jobs.insert(job.sequence, writes);
+        }
+        Ok(job)
+    }
+
+    fn synced(&mut self, sequence: u64) -> io::Result<()> {
+        if let Err(error) = self.log.synced(sequence) {
+            std::panic::panic_any(DiskFailure(error.to_string()));
+        }
+        let mut mirror = self.mirror();
+        let later = mirror.jobs.split_off(&(sequence + 1));
+        if let Some((_, count)) = std::mem::replace(&mut mirror.jobs, later).pop_last() {
+            mirror.sync_to(count);
+        }
         Ok(())
     }
 

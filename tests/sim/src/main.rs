@@ -3,7 +3,8 @@
 //! - `rangekv-sim --seeds 5000` runs seeds 1 to 5000, two at a time;
 //! - `rangekv-sim --seed 1234 --trace` does one seed again, and prints all that happens;
 //! - `rangekv-sim --seed 1234 --reduce` looks for less trouble that still makes it fail;
-//! - `rangekv-sim --failover --seeds 1000` measures how soon a leader that dies is replaced.
+//! - `rangekv-sim --failover --seeds 1000` measures how soon a leader that dies is replaced;
+//! - `rangekv-sim --reshape --seeds 100` how long clients wait while a range is reshaped.
 //!
 //! Exit status 1: a seed failed.
 
@@ -14,6 +15,7 @@ use clap::Parser;
 use rangekv_sim::bugs::plant;
 use rangekv_sim::failover::failover;
 use rangekv_sim::faults::Class;
+use rangekv_sim::reshape::{reshape, Change};
 use rangekv_sim::run::{reduce, run, Report, Run};
 use rangekv_sim::schedule::MS;
 use std::process::ExitCode;
@@ -45,6 +47,9 @@ struct Args {
     /// Look for a smaller run that fails (with --seed).
     #[arg(long)]
     reduce: bool,
+    /// Clients count in items of a DynamoDB table, instead of what the seed has them do.
+    #[arg(long)]
+    items: bool,
     /// Switch a class of faults off; may be repeated.
     #[arg(long)]
     without: Vec<Class>,
@@ -54,6 +59,9 @@ struct Args {
     /// Measure how soon a leader that dies is replaced, in quiesced and in awake groups.
     #[arg(long)]
     failover: bool,
+    /// Measure the slowest request while a leadership moves, a range splits, merges, a replica moves.
+    #[arg(long)]
+    reshape: bool,
     /// Go on after a failing seed.
     #[arg(long)]
     keep_going: bool,
@@ -66,6 +74,7 @@ impl Args {
     fn run(&self, seed: u64) -> Run {
         Run {
             seed,
+            items: self.items,
             without: self.without.clone(),
             duration: self.millis.map(|ms| ms * 1_000_000),
             trace: self.trace,
@@ -97,6 +106,9 @@ fn main() -> ExitCode {
     }
     if args.failover {
         return failovers(&args);
+    }
+    if args.reshape {
+        return reshapes(&args);
     }
     match args.seed {
         Some(seed) => one(&args, seed),
@@ -134,12 +146,52 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-fn failovers(args: &Args) -> ExitCode {
-    let mut exit = ExitCode::SUCCESS;
-    let seeds = match args.seed {
+fn seeds(args: &Args) -> std::ops::Range<u64> {
+    match args.seed {
         Some(seed) => seed..seed + 1,
         None => args.start..args.start + args.seeds,
-    };
+    }
+}
+
+fn reshapes(args: &Args) -> ExitCode {
+    let mut exit = ExitCode::SUCCESS;
+    for change in Change::ALL {
+        let (mut before, mut with) = (Vec::new(), Vec::new());
+        for seed in seeds(args) {
+            match reshape(seed, change) {
+                Ok(longest) => {
+                    before.push(longest.before / MS);
+                    with.push(longest.with / MS);
+                }
+                Err(what) => {
+                    println!("seed {seed}, {change}: {what}");
+                    exit = ExitCode::FAILURE;
+                }
+            }
+        }
+        let at = |times: &mut Vec<u64>, share: usize| {
+            times.sort_unstable();
+            times
+                .get(times.len().saturating_sub(1) * share / 100)
+                .copied()
+        };
+        println!(
+            "{change:8} {} times, slowest before: median {:?} ms, longest {:?} ms; \
+             with: median {:?} ms, p90 {:?} ms, longest {:?} ms",
+            with.len(),
+            at(&mut before, 50),
+            at(&mut before, 100),
+            at(&mut with, 50),
+            at(&mut with, 90),
+            at(&mut with, 100)
+        );
+    }
+    exit
+}
+
+fn failovers(args: &Args) -> ExitCode {
+    let mut exit = ExitCode::SUCCESS;
+    let seeds = seeds(args);
     for quiesced in [true, false] {
         let mut times = Vec::new();
         for seed in seeds.clone() {

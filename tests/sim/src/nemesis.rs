@@ -206,12 +206,7 @@ impl Cluster {
                 let merge = self.admin.merge(&led, &stores);
                 if merge.is_none() || self.rng.random_bool(0.25) {
                     // Something to merge again.
-                    let keys: Vec<_> = self
-                        .workload
-                        .keys
-                        .iter()
-                        .map(|k| k.record.clone())
-                        .collect();
+                    let keys = self.workload.records();
                     let split = self.admin.split(&led, &keys);
                     self.ask(split, Trouble::Split);
                 } else if let Some((command, is)) = merge {

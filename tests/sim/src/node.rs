@@ -6,6 +6,7 @@
 
 use crate::clock::Clock;
 use crate::door::Front;
+use crate::items::Items;
 use crate::log::{DiskFailure, Mirror, ObservedLog, SharedMirror};
 use crate::placement::Placement;
 use crate::random::{stream_of, Fnv};
@@ -21,6 +22,7 @@ use rangekv_store::engine::mem::MemEngine;
 use rangekv_store::event::{Event, Now, Outbox};
 use rangekv_store::log::disk::{Crash, SimDisk, Torn};
 use rangekv_store::log::segmented::{LogConfig, SegmentedLog};
+use rangekv_store::log::SyncJob;
 use rangekv_store::reader::{LocalReader, PendingRead};
 use rangekv_store::shared::StoreShared;
 use rangekv_store::worker::{Evaluators, GroupView, Worker};
@@ -43,6 +45,8 @@ pub struct Tuning {
     pub log_max_bytes: u64,
     /// Size of a log segment, bytes.
     pub segment_bytes: u64,
+    /// Share of the syncs that rounds do not wait for, where they need not.
+    pub syncs_later: f64,
 }
 
 /// Responses that the store gave and that the simulation has not yet taken.
@@ -64,6 +68,9 @@ pub struct Process {
     inbox: Vec<Event>,
     /// The first half of a round is done, its sync is not.
     pub syncing: bool,
+    syncs_later: f64,
+    /// Syncs that go on beside the rounds, by their sequence, and when they began.
+    jobs: BTreeMap<u64, (SyncJob, Time)>,
     /// Until then the process is stopped, though it lives.
     pub paused_until: Time,
     /// When its next round is due.
@@ -190,6 +197,10 @@ impl Node {
         let evaluators = Evaluators::new([
             (EvaluatorId::PLACEMENT, Arc::new(PlacementModel) as _),
             (EvaluatorId::REDIS, Arc::new(RedisModel) as _),
+            (
+                EvaluatorId::DYNAMO,
+                Arc::new(Items(self.engine.clone())) as _,
+            ),
         ]);
         let mut draws = stream_of(self.seed, "election", self.store.0 << 32 | self.incarnation);
         let least = self.tuning.election_ticks;
@@ -214,6 +225,8 @@ impl Node {
             sink: Arc::default(),
             inbox: Vec::new(),
             syncing: false,
+            syncs_later: self.tuning.syncs_later,
+            jobs: BTreeMap::new(),
             paused_until: 0,
             round_at: None,
             reads: BTreeMap::new(),
@@ -255,7 +268,13 @@ impl Node {
         };
         if process.syncing && rng.random_bool(0.5) {
             // The sync was complete, but nobody has heard of it.
-            let _ = guarded(|| process.worker.sync());
+            let clock = self.clock.read(now);
+            let _ = guarded(|| process.worker.sync(clock));
+        }
+        for (_, (job, _)) in std::mem::take(&mut process.jobs) {
+            if rng.random_bool(0.3) {
+                let _ = (job.work)();
+            }
         }
         drop(process);
         let unflushed = self.engine.unflushed_batches();
@@ -342,8 +361,36 @@ impl Process {
     }
 
     /// The sync of a round completes.
-    pub fn sync(&mut self) -> Ran<()> {
-        guarded(|| self.worker.sync())
+    pub fn sync(&mut self, now: Now) -> Ran<()> {
+        guarded(|| self.worker.sync(now))
+    }
+
+    /// Lets the sync of a round go on beside the next ones, if it may: its sequence.
+    pub fn sync_later(&mut self, now: Time) -> Ran<Option<u64>> {
+        guarded(|| {
+            let job = self.worker.sync_later()?;
+            let sequence = job.sequence;
+            self.jobs.insert(sequence, (job, now));
+            Some(sequence)
+        })
+    }
+
+    /// Such a sync completes.
+    pub fn end_job(&mut self, now: Time, sequence: u64) -> Ran<()> {
+        let Some((job, began)) = self.jobs.remove(&sequence) else {
+            return Ran::Done(());
+        };
+        if let Err(error) = (job.work)() {
+            return Ran::Died(error.to_string());
+        }
+        let took_ns = now - began;
+        self.inbox.push(Event::Synced { sequence, took_ns });
+        Ran::Done(())
+    }
+
+    /// Share of the syncs that rounds need not wait for that they don't.
+    pub fn syncs_later(&self) -> f64 {
+        self.syncs_later
     }
 
     /// The second half of a round.

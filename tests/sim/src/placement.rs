@@ -209,6 +209,7 @@ impl Cluster {
                 let register = RegisterStore {
                     record: Some(record),
                     cluster: 1,
+                    ..RegisterStore::default()
                 };
                 let body = placement_body(Kind::RegisterStore(register));
                 self.placement_call(node, Purpose::Register, body, CALL_TIME_MAX);

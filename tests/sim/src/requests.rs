@@ -2,7 +2,7 @@
 
 use crate::client::{Ended, Step};
 use crate::cluster::{trace, Caller, Cluster, Event};
-use crate::history::Outcome;
+use crate::history::{Op, Outcome, Reply};
 use crate::random::{exponential, Fnv};
 use crate::schedule::{Time, MS};
 use rand::Rng;
@@ -266,7 +266,7 @@ impl Cluster {
         }
     }
 
-    pub(crate) fn begin_operation(&mut self, client: usize, key: usize, op: crate::history::Op) {
+    pub(crate) fn begin_operation(&mut self, client: usize, key: usize, op: Op) {
         let now = self.schedule.now();
         let key = &self.workload.keys[key];
         let (name, record) = (key.name.clone(), key.record.clone());
@@ -344,6 +344,15 @@ impl Cluster {
                         ));
                     }
                 };
+                if let Outcome::Replied { reply, .. } = &outcome {
+                    let record = self.history.record(&id);
+                    let is_item = matches!(record.op, Op::Item(_));
+                    self.counts.repeated += u64::from(is_item && *reply == Reply::Any);
+                    if let Some(count) = crate::items::shown(&record.op, reply) {
+                        let name = id.key().clone();
+                        self.workload.saw(record.client, name, count);
+                    }
+                }
                 if outcome != Outcome::Unknown {
                     self.history.end(&id, outcome, self.schedule.now());
                 }

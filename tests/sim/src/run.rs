@@ -3,6 +3,7 @@
 use crate::cluster::{Cluster, Counts};
 use crate::faults::{Class, Faults};
 use crate::schedule::{Time, SEC};
+use crate::workload::Workload;
 use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -13,6 +14,8 @@ use std::sync::Once;
 pub struct Run {
     /// The seed.
     pub seed: u64,
+    /// Clients count in items of a DynamoDB table, and do nothing else.
+    pub items: bool,
     /// Classes that are off whatever the seed says.
     pub without: Vec<Class>,
     /// Faults end after this, if it is sooner than the seed says.
@@ -26,9 +29,18 @@ impl Run {
     pub fn of(seed: u64) -> Run {
         Run {
             seed,
+            items: false,
             without: Vec::new(),
             duration: None,
             trace: false,
+        }
+    }
+
+    /// The run of a seed with items.
+    pub fn of_items(seed: u64) -> Run {
+        Run {
+            items: true,
+            ..Run::of(seed)
         }
     }
 
@@ -42,6 +54,9 @@ impl Run {
     /// The command that does it again.
     pub fn command(&self) -> String {
         let mut command = format!("rangekv-sim --seed {}", self.seed);
+        if self.items {
+            command += " --items";
+        }
         for class in &self.without {
             command += &format!(" --without {class}");
         }
@@ -107,7 +122,12 @@ pub fn run(run: &Run) -> Report {
     QUIET.with(|q| *q.borrow_mut() = true);
     let mut cluster = None;
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let cluster = cluster.insert(Cluster::new(run.seed, run.faults(), run.trace)?);
+        let workload = match run.items {
+            true => Workload::items(run.seed),
+            false => Workload::draw(run.seed),
+        };
+        let new = Cluster::with_workload(run.seed, run.faults(), workload, run.trace)?;
+        let cluster = cluster.insert(new);
         cluster.run()
     }));
     QUIET.with(|q| *q.borrow_mut() = false);

@@ -90,16 +90,53 @@ impl Cluster {
         }
         let mean = self.nodes[node].sync_mean;
         let latency = 20_000 + exponential(&mut self.rng, mean);
+        let later = self.nodes[node].process().syncs_later();
+        if later > 0.0 && self.rng.random_bool(later) {
+            match self.nodes[node].process().sync_later(now) {
+                Ran::Done(None) => {}
+                Ran::Done(Some(sequence)) => {
+                    self.counts.syncs_later += 1;
+                    let synced = Event::SyncedLater {
+                        node,
+                        incarnation,
+                        sequence,
+                    };
+                    self.schedule.after(latency, synced);
+                    return self.finish(node);
+                }
+                Ran::Died(why) => return self.died(node, &why),
+            }
+        }
         self.schedule
             .after(latency, Event::Synced { node, incarnation });
         Ok(())
     }
 
-    pub(crate) fn synced(&mut self, node: usize, incarnation: u64) -> Result<(), String> {
+    pub(crate) fn synced_later(
+        &mut self,
+        node: usize,
+        incarnation: u64,
+        sequence: u64,
+    ) -> Result<(), String> {
+        let now = self.schedule.now();
         let Some(process) = self.running(node, incarnation) else {
             return Ok(());
         };
-        match process.sync() {
+        match process.end_job(now, sequence) {
+            Ran::Done(()) => {
+                self.arm(node);
+                Ok(())
+            }
+            Ran::Died(why) => self.died(node, &why),
+        }
+    }
+
+    pub(crate) fn synced(&mut self, node: usize, incarnation: u64) -> Result<(), String> {
+        let clock = self.nodes[node].now(self.schedule.now());
+        let Some(process) = self.running(node, incarnation) else {
+            return Ok(());
+        };
+        match process.sync(clock) {
             Ran::Done(()) => self.finish(node),
             Ran::Died(why) => self.died(node, &why),
         }

@@ -1,6 +1,7 @@
 //! What clients ask for: a few contended keys, each of one kind, with unique values.
 
 use crate::history::{pair, Op};
+use crate::items::{self, ItemOp};
 use crate::random::{log_uniform, stream};
 use crate::schedule::{Time, MS};
 use crate::walks::KEPT;
@@ -8,6 +9,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::Rng;
 use rangekv_model::redis::keys::record_key;
+use std::collections::BTreeMap;
 
 /// What is done to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +28,8 @@ pub enum Kind {
     Expiring,
     /// Two keys of one slot, always written and read together.
     Pair,
+    /// An item of a DynamoDB table that counts; only in runs of items.
+    Item,
 }
 
 const KINDS: [Kind; 7] = [
@@ -53,6 +57,7 @@ impl Key {
     fn new(kind: Kind, number: &str) -> Key {
         let name = Bytes::from(match kind {
             Kind::Pair => format!("{{pair-{number}}}"),
+            Kind::Item => format!("item-{number}"),
             _ => format!("key-{number}"),
         });
         let mut key = Key {
@@ -60,7 +65,10 @@ impl Key {
             name,
             kind,
         };
-        key.record = record_key(0, &key.names()[0]);
+        key.record = match kind {
+            Kind::Item => items::record(&key.name),
+            _ => record_key(0, &key.names()[0]),
+        };
         key
     }
 
@@ -76,10 +84,14 @@ impl Key {
     pub fn read(&self) -> Op {
         match self.kind {
             Kind::Pair => Op::PairGet,
+            Kind::Item => Op::Item(ItemOp::Get),
             _ => Op::Get,
         }
     }
 }
+
+/// A count that a client saw; `None` = no item.
+type Seen = Option<i64>;
 
 /// See the module's documentation.
 pub struct Workload {
@@ -89,7 +101,7 @@ pub struct Workload {
     current: Vec<usize>,
     /// Keys that connections write once and leave for ever, with their records.
     pub keeps: Vec<(Bytes, Bytes)>,
-    /// Number of clients that speak to stores themselves; at least one.
+    /// Number of clients that speak to stores themselves.
     pub clients: usize,
     /// Number of clients that go through front doors.
     pub connections: usize,
@@ -99,6 +111,8 @@ pub struct Workload {
     /// Share of operations that go to the first key.
     hot_share: f64,
     written: u64,
+    /// By client and item: the count when it was last seen.
+    seen: BTreeMap<(u32, Bytes), Seen>,
 }
 
 impl Workload {
@@ -146,7 +160,56 @@ impl Workload {
                 0.0
             },
             written: 0,
+            seen: BTreeMap::new(),
         }
+    }
+
+    /// Half reads, half writes of `keys` registers, through `connections` front doors.
+    pub fn even(keys: usize, connections: usize, think_mean: Time) -> Workload {
+        let keys = (0..keys).map(|n| Key::new(Kind::Register, &format!("{n}-even")));
+        let keys: Vec<Key> = keys.collect();
+        Workload {
+            current: (0..keys.len()).collect(),
+            keys,
+            keeps: Vec::new(),
+            clients: 0,
+            connections,
+            think_mean,
+            read_share: 0.5,
+            hot_share: 0.0,
+            written: 0,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// What `seed` draws for a run of items: counters of one table, and nothing else.
+    pub fn items(seed: u64) -> Workload {
+        let mut rng = stream(seed, "items");
+        let keys: Vec<Key> = (0..rng.random_range(1..6))
+            .map(|n| Key::new(Kind::Item, &format!("{n}-{}", rng.random_range(0..1000))))
+            .collect();
+        Workload {
+            current: (0..keys.len()).collect(),
+            keys,
+            keeps: Vec::new(),
+            clients: rng.random_range(2..8),
+            connections: 0,
+            think_mean: log_uniform(&mut rng, MS / 4, 20 * MS),
+            read_share: rng.random_range(0.1..0.5),
+            hot_share: rng.random_range(0.3..0.95),
+            written: 0,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// A client saw what the count of an item is.
+    pub fn saw(&mut self, client: u32, name: Bytes, count: Seen) {
+        self.seen.insert((client, name), count);
+    }
+
+    /// The records of all keys: where ranges may be cut.
+    pub fn records(&self) -> Vec<Bytes> {
+        self.keys.iter().map(|key| key.record.clone()).collect()
     }
 
     /// Keys that operations still go to.
@@ -230,6 +293,18 @@ impl Workload {
             }
             Kind::Pair if read => Op::PairGet,
             Kind::Pair => Op::PairSet(value),
+            Kind::Item if read => Op::Item(ItemOp::Get),
+            Kind::Item => Op::Item(match rng.random_range(0..10) {
+                0 | 1 => ItemOp::Add(1),
+                2..=4 => ItemOp::Once(1, format!("{client}.{n}")),
+                _ => match self.seen.get(&(client, self.keys[i].name.clone())) {
+                    None => ItemOp::Get,
+                    Some(seen) => ItemOp::Swap {
+                        from: *seen,
+                        to: seen.unwrap_or(0) + 1,
+                    },
+                },
+            }),
         };
         (i, op)
     }

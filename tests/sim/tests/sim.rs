@@ -85,6 +85,11 @@ fn three_hundred_seeds() {
             sum(|r| r.counts.lost_writes),
             10,
         ),
+        (
+            "syncs that no round waited for",
+            sum(|r| r.counts.syncs_later),
+            100_000,
+        ),
         ("partitions", sum(|r| r.counts.partitions), 200),
         ("pauses", sum(|r| r.counts.pauses), 400),
         ("splits", sum(|r| r.counts.splits), 100),
@@ -108,10 +113,52 @@ fn three_hundred_seeds() {
     }
 }
 
+/// Counters in items: no increment is lost, none counts twice.
+#[test]
+fn a_hundred_seeds_of_items() {
+    let reports = run_all(1..101, |seed| run(&Run::of_items(seed)));
+    let failed: Vec<String> = reports
+        .iter()
+        .filter_map(|(seed, r)| {
+            let command = Run::of_items(*seed).command();
+            Some(format!("{command}: {}", r.failure.as_ref()?))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    let sum = |f: fn(&Report) -> u64| reports.iter().map(|(_, r)| f(r)).sum::<u64>();
+    for (what, count, least) in [
+        (
+            "operations with a reply",
+            sum(|r| r.operations.0 as u64),
+            30_000,
+        ),
+        (
+            "operations of unknown outcome",
+            sum(|r| r.operations.1 as u64),
+            50,
+        ),
+        ("elections", sum(|r| r.elections.0), 500),
+        ("splits", sum(|r| r.counts.splits), 30),
+        ("merges", sum(|r| r.counts.merges), 30),
+        (
+            "transactions sent again that were known",
+            sum(|r| r.counts.repeated),
+            20,
+        ),
+    ] {
+        println!("{count:9} {what}");
+        assert!(count >= least, "{count} {what}, expected at least {least}");
+    }
+}
+
 #[test]
 fn a_seed_does_the_same_each_time() {
-    let once = |seed| run(&Run::of(seed));
-    let (first, second) = (run_all(1..11, once), run_all(1..11, once));
+    let once = |seed: u64| match seed {
+        // Some with items.
+        9.. => run(&Run::of_items(seed)),
+        _ => run(&Run::of(seed)),
+    };
+    let (first, second) = (run_all(1..13, once), run_all(1..13, once));
     for ((seed, a), (_, b)) in first.iter().zip(&second) {
         assert_eq!(a.event_hash, b.event_hash, "seed {seed}");
         assert_eq!(a.counts.events, b.counts.events, "seed {seed}");
@@ -144,17 +191,17 @@ fn a_leader_that_dies_is_replaced_in_time() {
 #[cfg(feature = "planted-bugs")]
 mod planted {
     use super::*;
-    use rangekv_sim::bugs::{names, plant};
+    use rangekv_sim::bugs::{names, plant, OF_ITEMS};
 
     /// The first of 1,000 seeds that finds `bug`.
-    fn found_by(bug: &'static str) -> Option<(u64, String)> {
+    fn found_by(bug: &'static str, of: fn(u64) -> Run) -> Option<(u64, String)> {
         let found = AtomicU64::new(u64::MAX);
         let reports = run_all(1..1_001, |seed| {
             if found.load(Ordering::Relaxed) < seed {
                 return Report::default();
             }
             plant(Some(bug)).unwrap();
-            let report = run(&Run::of(seed));
+            let report = run(&of(seed));
             plant(None).unwrap();
             if report.failure.is_some() {
                 found.fetch_min(seed, Ordering::Relaxed);
@@ -170,7 +217,7 @@ mod planted {
     fn each_is_found_within_a_thousand_seeds() {
         let mut missed = Vec::new();
         for bug in names() {
-            match found_by(bug) {
+            match found_by(bug, Run::of) {
                 Some((seed, how)) => {
                     println!(
                         "{:28} seed {seed:4}: {}",
@@ -182,5 +229,16 @@ mod planted {
             }
         }
         assert!(missed.is_empty(), "not found: {}", missed.join(", "));
+    }
+
+    #[test]
+    fn bugs_of_items_are_found() {
+        for bug in OF_ITEMS {
+            let (seed, how) = found_by(bug, Run::of_items).expect(bug);
+            println!(
+                "{bug:28} seed {seed:4}: {}",
+                how.lines().next().unwrap_or_default()
+            );
+        }
     }
 }

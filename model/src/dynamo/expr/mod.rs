@@ -18,8 +18,20 @@ use path::Path;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Bytes of an expression at most.
+/// Bytes of an expression that a client may write.
 pub const EXPRESSION_BYTES_MAX: usize = 4096;
+
+/// Bytes of an expression at most that stands for older parameters: those may be about thousands of
+/// attributes.
+const BYTES_MAX: usize = 64 << 10;
+
+/// Refuses an expression that a client may not write because of its length.
+pub fn check_size(kind: Kind, text: &str) -> Result<(), String> {
+    match text.len() > EXPRESSION_BYTES_MAX {
+        true => Err(parser::too_long(kind, text)),
+        false => Ok(()),
+    }
+}
 
 /// Which parameter an expression came in: named by errors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use super::ast::{Comparator, Condition, Operand, SetOperand, Update};
 use super::lexer::{tokens, Token, TokenKind};
 use super::path::{Clash, Path, Step};
 use super::reserved::is_reserved;
-use super::{Kind, Placeholders, EXPRESSION_BYTES_MAX};
+use super::{Kind, Placeholders, BYTES_MAX};
 use crate::dynamo::number::Number;
 use crate::dynamo::value::Value;
 use std::cmp::Ordering;
@@ -55,11 +55,8 @@ pub fn parse<'a, T>(
     if text.is_empty() {
         return Err(invalid("The expression can not be empty;".into()));
     }
-    if text.len() > EXPRESSION_BYTES_MAX {
-        return Err(invalid(format!(
-            "Expression size has exceeded the maximum allowed size; expression size: {}",
-            text.len()
-        )));
+    if text.len() > BYTES_MAX {
+        return Err(too_long(kind, text));
     }
     let mut parser = Parser {
         text,
@@ -77,6 +74,15 @@ pub fn parse<'a, T>(
         (Ok(parsed), None) => Ok(parsed),
         (Err(Failed(why)), _) | (_, Some((_, why))) => Err(invalid(why)),
     }
+}
+
+/// The error of an expression that is too long.
+pub fn too_long(kind: Kind, text: &str) -> String {
+    format!(
+        "Invalid {}: Expression size has exceeded the maximum allowed size; expression size: {}",
+        kind.name(),
+        text.len()
+    )
 }
 
 impl<'a> Parser<'a> {

@@ -137,7 +137,11 @@ fn wrong_conditions() {
     let deep = format!("{}a = :n{}", "(".repeat(2000), ")".repeat(2000));
     assert!(parse_condition(Kind::Condition, &deep, &placeholders()).is_err());
     let long = "a".repeat(EXPRESSION_BYTES_MAX + 1);
-    assert!(parse_condition(Kind::Condition, &long, &placeholders()).is_err());
+    let why = "Invalid ConditionExpression: Expression size has exceeded the maximum allowed size; expression size: 4097";
+    assert_eq!(check_size(Kind::Condition, &long), Err(why.into()));
+    assert_eq!(check_size(Kind::Condition, &long[1..]), Ok(()));
+    let longer = "a".repeat(BYTES_MAX + 1);
+    assert!(parse_condition(Kind::Condition, &longer, &placeholders()).is_err());
 }
 
 #[test]

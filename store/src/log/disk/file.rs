@@ -13,7 +13,7 @@
     reason = "the shell: owns files and a thread that prepares them"
 )]
 
-use super::LogDisk;
+use super::{LogDisk, SyncWork};
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -205,6 +205,13 @@ impl LogDisk for FileDisk {
 
     fn sync(&mut self, id: u64) -> io::Result<()> {
         self.file(id)?.sync_data()
+    }
+
+    fn sync_work(&mut self, id: u64) -> io::Result<SyncWork> {
+        // A file description of its own: the kernel tells each of them once of a failed write, so
+        // that of two syncs at the same time neither takes the other's error away.
+        let file = File::open(self.path(id))?;
+        Ok(Box::new(move || file.sync_data()))
     }
 
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {

@@ -1,6 +1,6 @@
 //! A disk in memory that does to unsynced writes what a power failure may do.
 
-use super::LogDisk;
+use super::{LogDisk, SyncWork};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
@@ -43,10 +43,14 @@ struct State {
     failing: bool,
     bytes_max: Option<u64>,
     syncs: u64,
+    /// Number of writes so far.
+    writes: u64,
 }
 
 /// A write that can be undone.
 struct Write {
+    /// Its place among all writes.
+    number: u64,
     id: u64,
     offset: usize,
     new: Vec<u8>,
@@ -212,7 +216,10 @@ impl LogDisk for SimDisk {
         let file = state.file(id)?;
         let old = file[offset.min(len_before)..(offset + bytes.len()).min(len_before)].to_vec();
         put(file, offset, bytes);
+        state.writes += 1;
+        let number = state.writes;
         state.unsynced.push(Write {
+            number,
             id,
             offset,
             new: bytes.to_vec(),
@@ -230,6 +237,22 @@ impl LogDisk for SimDisk {
             state.unsynced.retain(|write| write.id != id);
         }
         Ok(())
+    }
+
+    fn sync_work(&mut self, id: u64) -> io::Result<SyncWork> {
+        let (disk, last) = (self.clone(), self.state.lock().writes);
+        Ok(Box::new(move || {
+            let mut state = disk.state.lock();
+            state.syncs += 1;
+            state.check()?;
+            if !state.lying {
+                // No more than was promised.
+                state
+                    .unsynced
+                    .retain(|write| write.id != id || write.number > last);
+            }
+            Ok(())
+        }))
     }
 
     fn read(&mut self, id: u64) -> io::Result<Vec<u8>> {

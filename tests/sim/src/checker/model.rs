@@ -6,6 +6,7 @@
 
 use super::jit::Model;
 use crate::history::{Op, Reply};
+use crate::items::ItemOp;
 use crate::random::Hashed;
 use std::collections::BTreeSet;
 
@@ -171,6 +172,8 @@ enum Action {
     Del,
     GetDel,
     IncrBy(i64),
+    /// Sets the second if the first is there, and otherwise says what is.
+    Swap(Value, Value),
     Append(Piece),
 }
 
@@ -364,7 +367,8 @@ fn witnesses(
 ) -> Hashed<Value, Vec<usize>> {
     let mut witnesses: Hashed<Value, Vec<usize>> = Hashed::default();
     let grows = history.iter().all(|(op, _)| match op {
-        Op::IncrBy(n) => *n > 0,
+        Op::IncrBy(n) | Op::Item(ItemOp::Add(n) | ItemOp::Once(n, _)) => *n > 0,
+        Op::Item(ItemOp::Swap { from, to }) => *to > from.unwrap_or(0),
         op => op.is_read_only(),
     });
     if !grows && !have_unique_values(history) {
@@ -373,9 +377,14 @@ fn witnesses(
     for (id, (action, reply)) in ops.iter().enumerate() {
         let found = match (action, reply) {
             (
-                Action::Get | Action::GetSet(_) | Action::SetNxGet(_) | Action::GetDel,
+                Action::Get
+                | Action::GetSet(_)
+                | Action::SetNxGet(_)
+                | Action::GetDel
+                | Action::Swap(..),
                 Some(Observed::Value(found)),
             ) => *found,
+            (Action::Swap(from, _), Some(Observed::Ok)) => *from,
             (Action::IncrBy(n), Some(Observed::Int(sum))) => Value::Int(sum - n),
             _ => continue,
         };
@@ -404,7 +413,11 @@ fn action(op: &Op) -> Action {
         Op::SetNxGet(v) => Action::SetNxGet(Value::of(v)),
         Op::Del => Action::Del,
         Op::GetDel => Action::GetDel,
-        Op::IncrBy(n) => Action::IncrBy(*n),
+        Op::IncrBy(n) | Op::Item(ItemOp::Add(n) | ItemOp::Once(n, _)) => Action::IncrBy(*n),
+        Op::Item(ItemOp::Get) => Action::Get,
+        Op::Item(ItemOp::Swap { from, to }) => {
+            Action::Swap(from.map_or(Value::Absent, Value::Int), Value::Int(*to))
+        }
         Op::Append(v) => {
             // Text that became a number by appending would have to be read back from a hash.
             assert!(
@@ -432,7 +445,7 @@ fn observed(reply: &Reply) -> Observed {
     }
 }
 
-/// What Redis answers, and what the key holds then.
+/// What the store answers, and what the key holds then.
 fn apply(action: &Action, old: Value) -> (Observed, Value) {
     let absent = old == Value::Absent;
     match *action {
@@ -458,6 +471,8 @@ fn apply(action: &Action, old: Value) -> (Observed, Value) {
                 None => (Observed::Error, old),
             }
         }
+        Action::Swap(from, to) if from == old => (Observed::Ok, to),
+        Action::Swap(..) => (Observed::Value(old), old),
         Action::Append(piece) => {
             let new = piece.appended_to(old.digest());
             (Observed::Int(new.length as i64), Value::Text(new))
@@ -488,6 +503,7 @@ impl Model for StringModel {
     fn same_effect(&self, a: usize, b: usize) -> bool {
         match (self.ops[a].0, self.ops[b].0) {
             (Action::IncrBy(a), Action::IncrBy(b)) => a == b,
+            (Action::Swap(from, to), Action::Swap(other, next)) => (from, to) == (other, next),
             (Action::Del | Action::GetDel, Action::Del | Action::GetDel) => true,
             (Action::Set(a) | Action::GetSet(a), Action::Set(b) | Action::GetSet(b))
             | (Action::SetNx(a) | Action::SetNxGet(a), Action::SetNx(b) | Action::SetNxGet(b)) => {
@@ -509,6 +525,7 @@ impl Model for StringModel {
             (Action::SetNx(_) | Action::GetDel, Some(reply)) => reply == absent,
             (Action::SetNxGet(_), Some(reply)) => reply != absent,
             (Action::Del, Some(reply)) => reply == Observed::Int(0),
+            (Action::Swap(..), Some(reply)) => reply != Observed::Ok,
             (_, Some(reply)) => reply == Observed::Error,
         }
     }

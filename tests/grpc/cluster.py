@@ -208,6 +208,7 @@ def same_version(nodes):
         assert left["end"] == right["start"], (left, right)
     for route in routes:
         assert route["routeId"] == route["raftGroupId"] and route["state"] == "ROUTE_STATE_ACTIVE", route
+        assert "leader" in route, f"nobody is known to lead {route}"
         assert route["leader"]["id"] in [replica["id"] for replica in route["replicas"]], route
     return int(versions.pop()), routes
 

@@ -2,6 +2,7 @@
 //! does: tests/grpc, in Python with `grpcio-reflection`, which `./x setup` installs.
 
 use crate::cluster::Cluster;
+use crate::operator::stop_balancing;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -9,6 +10,8 @@ use std::process::Command;
 #[test]
 fn operators_steer_a_cluster_by_grpc() {
     let mut cluster = Cluster::serving(3);
+    // What the script finds somewhere is still there when it asks for more.
+    stop_balancing(&cluster);
     cluster.add_joining().start();
     let nodes = cluster.nodes.iter();
     let nodes = nodes.map(|node| format!("{}={}", node.name, node.grpc));

@@ -42,6 +42,13 @@ pub fn ask(cluster: &Cluster, words: &[&str]) -> Result<Value, String> {
     }
 }
 
+/// From now on ranges and leaders stay where they are, unless a person moves them.
+pub fn stop_balancing(cluster: &Cluster) {
+    for switch in ["replica-balance", "leader-balance"] {
+        until(switch, || ask(cluster, &["config", "set", switch, "off"]));
+    }
+}
+
 /// `rangekv ctl --json …`, to be run.
 pub fn command(cluster: &Cluster, words: &[&str]) -> Command {
     let endpoints: Vec<String> = cluster.nodes.iter().map(|n| n.grpc.to_string()).collect();

@@ -8,7 +8,8 @@
 #   etcd      3 members. Clients talk to the leader alone over 3 connections, because that is
 #             where etcd is fastest (through all members both loads are 15 % slower).
 #   redis     1 server, --appendonly yes --appendfsync always; its log is not rewritten meanwhile.
-#   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads.
+#   rangekv3  3 stores, 3 replicas; clients are dealt out to all stores, whoever leads. Or, "to the
+#             slot's owner", they ask for CLUSTER NODES and go there, as libraries for Redis Cluster do.
 #   rangekv1  1 store.
 # --ranges: data ranges that RangeKV begins with, instead of its own choice.
 # --sync-ms: every fsync and fdatasync of every system begins so much later (slowsync.py): what
@@ -218,10 +219,14 @@ done
 
 touch "$work/runs"
 for ((round = 1; round <= rounds; round++)); do
-    while read -r command pipeline name; do
+    while read -r command pipeline route name; do
         for ((i = 0; i < ${#systems[@]}; i++)); do
             system=${systems[(i + round - 1) % ${#systems[@]}]}
             flags=(--pipeline "$pipeline")
+            if [ "$route" = owner ]; then
+                [ "$system" = rangekv3 ] || continue
+                flags+=(--cluster)
+            fi
             if [ "$command" = incr ]; then
                 [ "$system" = etcd ] && continue
                 flags+=(--distribution hot)
@@ -230,11 +235,14 @@ for ((round = 1; round <= rounds; round++)); do
             sleep 0.5 # what a write leaves behind (compaction, heartbeats) is not the next one's
         done
     done <<'LOADS'
-set 1 SET
-get 1 GET
-set 16 SET, pipeline 16
-get 16 GET, pipeline 16
-incr 1 INCR of one key
+set 1 any SET
+set 1 owner SET, to the slot's owner
+get 1 any GET
+get 1 owner GET, to the slot's owner
+set 16 any SET, pipeline 16
+set 16 owner SET, pipeline 16, to the slots' owners
+get 16 any GET, pipeline 16
+incr 1 any INCR of one key
 LOADS
 done
 

@@ -22,6 +22,11 @@ pub struct BenchArgs {
     #[arg(long, value_enum, default_value_t = Protocol::Resp)]
     pub protocol: Protocol,
 
+    /// As clients of Redis Cluster do: each client has a connection to every node that CLUSTER NODES
+    /// names, and sends each request to the owner of its key's slot.
+    #[arg(long)]
+    pub cluster: bool,
+
     /// What each request does.
     #[arg(long, value_enum, default_value_t = Command::Set)]
     pub command: Command,
@@ -260,6 +265,18 @@ impl BenchArgs {
         at_least_one("--requests", self.requests.unwrap_or(1))?;
         if self.keys > super::load::KEYS_MAX {
             return Err(format!("--keys {}: twelve digits are the most", self.keys));
+        }
+        if let Some(prefix) = &self.key_prefix {
+            let most = super::load::KEY_PREFIX_BYTES_MAX;
+            if prefix.len() > most {
+                return Err(format!(
+                    "--key-prefix: {} bytes, at most {most}",
+                    prefix.len()
+                ));
+            }
+        }
+        if self.cluster && self.protocol != Protocol::Resp {
+            return Err("--cluster has a meaning with --protocol resp only".into());
         }
         if self.threads > self.clients {
             return Err(format!(

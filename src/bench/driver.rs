@@ -8,6 +8,7 @@
 //! A broken connection fails what was in flight and is made again after a pause, so that a
 //! run measures a failover instead of ending with it.
 
+use super::cluster::Owners;
 use super::load::{Op, Requests};
 use super::pace::{nanos, Admitted, Pace};
 use super::resp::{Reply, ReplyScanner};
@@ -20,6 +21,8 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Pause before a broken connection is made again.
@@ -35,15 +38,17 @@ const EVENTS_MAX: usize = 256;
 
 /// What one thread is to do.
 pub struct Driver {
-    /// One per connection: where it goes.
+    /// One per connection: where it goes; those of a client side by side.
     pub endpoints: Vec<SocketAddr>,
+    /// Which of a client's connections serves a slot; `None`: it has but one.
+    pub owners: Option<Arc<Owners>>,
     /// What to send.
     pub requests: Requests,
     /// When.
     pub pace: Pace,
     /// Whether requests are due by the clock, or when their client is free.
     pub open_loop: bool,
-    /// Most requests in flight per connection.
+    /// Most requests in flight per client.
     pub pipeline: usize,
     /// A request is given up after this long.
     pub timeout: Duration,
@@ -66,7 +71,13 @@ struct Connection {
     out_sent: usize,
     /// Whether epoll watches for room to write.
     watches_write: bool,
-    /// Whether it stands in the queue of connections that can take a request.
+}
+
+#[derive(Clone, Copy, Default)]
+struct Client {
+    /// Requests on all of its connections.
+    in_flight: usize,
+    /// Whether it stands in the queue of those that can send a request.
     queued: bool,
 }
 
@@ -87,6 +98,11 @@ struct Poll {
 }
 
 impl Driver {
+    /// Connections of each client.
+    fn per_client(&self) -> usize {
+        self.owners.as_ref().map_or(1, |owners| owners.nodes.len())
+    }
+
     /// Opens all connections, or says why it can't.
     pub fn connect(self) -> Result<Connected, String> {
         let poll = Poll::new().map_err(|error| format!("can't make an epoll: {error}"))?;
@@ -98,7 +114,6 @@ impl Driver {
             out: Vec::new(),
             out_sent: 0,
             watches_write: false,
-            queued: false,
         });
         let mut connections: Vec<Connection> = connections.collect();
         for (index, connection) in connections.iter_mut().enumerate() {
@@ -121,6 +136,7 @@ impl Connected {
         let mut run = Run {
             tally: Tally::new(self.driver.pace.warm_at()),
             idle: VecDeque::with_capacity(self.connections.len()),
+            clients: vec![Client::default(); self.connections.len() / self.driver.per_client()],
             driver: self.driver,
             poll: self.poll,
             connections: self.connections,
@@ -140,7 +156,8 @@ struct Run {
     tally: Tally,
     start: Instant,
     housekeeping_at: u64,
-    /// Connections that can take a request, the one that waits longest first.
+    clients: Vec<Client>,
+    /// Clients that can send a request, the one that waits longest first.
     idle: VecDeque<usize>,
 }
 
@@ -148,8 +165,8 @@ impl Run {
     fn run(&mut self) -> std::io::Result<()> {
         let mut buffer = vec![0; READ_BYTES_MAX];
         let mut events = Vec::with_capacity(EVENTS_MAX);
-        for index in 0..self.connections.len() {
-            self.make_idle(index);
+        for client in 0..self.clients.len() {
+            self.make_idle(client);
         }
         loop {
             let now = self.now();
@@ -177,62 +194,83 @@ impl Run {
         nanos(self.start.elapsed())
     }
 
-    /// Hands due requests to connections that can take them, then sends what each was given.
+    /// Hands due requests to clients that can take them, then sends what each was given.
     fn dispatch(&mut self) {
         if self.driver.open_loop {
             let mut now = self.now();
-            while let Some(&index) = self.idle.front() {
+            while let Some(&client) = self.idle.front() {
                 let Some(request) = self.driver.pace.admit(now) else {
                     break;
                 };
                 self.idle.pop_front();
-                self.connections[index].queued = false;
-                self.enqueue(index, request, now);
-                self.make_idle(index);
-                self.flush(index);
+                self.clients[client].queued = false;
+                self.enqueue(client, request, now);
+                self.make_idle(client);
+                self.flush_all(client);
                 now = self.now();
             }
         } else {
-            while let Some(index) = self.idle.pop_front() {
-                self.connections[index].queued = false;
-                self.fill(index);
+            while let Some(client) = self.idle.pop_front() {
+                self.clients[client].queued = false;
+                self.fill(client);
             }
         }
     }
 
-    /// Closed loop: gives a connection as many requests as it may have in flight.
-    fn fill(&mut self, index: usize) {
+    /// Closed loop: gives a client as many requests as it may have in flight.
+    fn fill(&mut self, client: usize) {
         let now = self.now();
         for _ in 0..self.driver.pipeline {
             match self.driver.pace.admit(now) {
-                Some(request) => self.enqueue(index, request, now),
+                Some(request) => self.enqueue(client, request, now),
                 None => break,
             }
         }
-        self.flush(index);
+        self.flush_all(client);
     }
 
-    fn enqueue(&mut self, index: usize, request: Admitted, sent_at: u64) {
+    fn enqueue(&mut self, client: usize, request: Admitted, sent_at: u64) {
+        let drawn = self.driver.requests.draw();
+        let owners = self.driver.owners.as_ref();
+        let owner = owners.map_or(0, |o| o.of(self.driver.requests.slot(drawn)));
+        let index = client * self.driver.per_client() + owner;
         let connection = &mut self.connections[index];
-        let op = self.driver.requests.encode_resp(&mut connection.out);
+        self.driver.requests.encode_resp(drawn, &mut connection.out);
         connection.in_flight.push_back(InFlight {
-            op,
+            op: drawn.op,
             request,
             sent_at,
         });
+        self.clients[client].in_flight += 1;
     }
 
-    /// Notes that a connection can take a request, if it can.
-    fn make_idle(&mut self, index: usize) {
-        let connection = &mut self.connections[index];
-        let room = if self.driver.open_loop {
-            connection.in_flight.len() < self.driver.pipeline
-        } else {
-            connection.in_flight.is_empty()
+    fn connections_of(&self, client: usize) -> Range<usize> {
+        let count = self.driver.per_client();
+        client * count..(client + 1) * count
+    }
+
+    /// Notes that a client can send a request, if it can.
+    fn make_idle(&mut self, client: usize) {
+        let is_up = |c: &Connection| matches!(c.link, Link::Up(_));
+        let up = self.connections[self.connections_of(client)]
+            .iter()
+            .all(is_up);
+        let Client { in_flight, queued } = &mut self.clients[client];
+        let room = match self.driver.open_loop {
+            true => *in_flight < self.driver.pipeline,
+            false => *in_flight == 0,
         };
-        if room && !connection.queued && matches!(connection.link, Link::Up(_)) {
-            connection.queued = true;
-            self.idle.push_back(index);
+        if room && !*queued && up {
+            *queued = true;
+            self.idle.push_back(client);
+        }
+    }
+
+    fn flush_all(&mut self, client: usize) {
+        for index in self.connections_of(client) {
+            if !self.connections[index].out.is_empty() {
+                self.flush(index);
+            }
         }
     }
 
@@ -305,12 +343,17 @@ impl Run {
         };
         let now = nanos(self.start.elapsed());
         let (tally, in_flight) = (&mut self.tally, &mut connection.in_flight);
+        let client = index / self.driver.per_client();
+        let client_in_flight = &mut self.clients[client].in_flight;
         let mut surplus = false;
         let scanned =
             connection
                 .scanner
                 .feed(&buffer[..received], |reply| match in_flight.pop_front() {
-                    Some(sent) => record(tally, &sent, reply, now),
+                    Some(sent) => {
+                        *client_in_flight -= 1;
+                        record(tally, &sent, reply, now);
+                    }
                     None => surplus = true,
                 });
         if let Err(error) = scanned {
@@ -320,10 +363,10 @@ impl Run {
         {
             return self.break_up(index, "PROTOCOL", "a reply that nobody asked for");
         }
-        if !self.driver.open_loop && connection.in_flight.is_empty() {
-            self.fill(index);
+        if !self.driver.open_loop && self.clients[client].in_flight == 0 {
+            self.fill(client);
         } else {
-            self.make_idle(index);
+            self.make_idle(client);
         }
     }
 
@@ -335,6 +378,8 @@ impl Run {
         if kind == "CONNECT" || (kind == "PROTOCOL" && connection.in_flight.is_empty()) {
             self.tally.error(kind, &why);
         }
+        let client = index / self.driver.per_client();
+        self.clients[client].in_flight -= connection.in_flight.len();
         for sent in connection.in_flight.drain(..) {
             if sent.request.measured {
                 self.tally.failed(kind, &why, now);
@@ -346,9 +391,8 @@ impl Run {
         connection.watches_write = false;
         // Closing the socket takes it out of the epoll.
         connection.link = Link::Down(now + nanos(RECONNECT_AFTER));
-        if connection.queued {
-            connection.queued = false;
-            self.idle.retain(|&queued| queued != index);
+        if std::mem::take(&mut self.clients[client].queued) {
+            self.idle.retain(|&queued| queued != client);
         }
     }
 
@@ -396,7 +440,7 @@ impl Run {
         match self.poll.modify(&socket, index, EventFlags::IN) {
             Ok(()) => {
                 connection.link = Link::Up(socket);
-                self.make_idle(index);
+                self.make_idle(index / self.driver.per_client());
             }
             Err(error) => self.break_up(index, "CONNECT", &error.to_string()),
         }
@@ -566,19 +610,23 @@ mod tests {
         }
     }
 
-    fn run(endpoint: SocketAddr, pipeline: usize, stop: Stop, rate: Option<f64>) -> Tally {
-        let load = Load {
+    fn load(distribution: Distribution) -> Load {
+        Load {
             mix: Mix::Only(Op::Get),
             collections: 1,
-            distribution: Distribution::Uniform,
+            distribution,
             keys: 10,
             key_prefix: "key:".into(),
             value_bytes: 0,
             seed: 1,
-        };
+        }
+    }
+
+    fn run(endpoint: SocketAddr, pipeline: usize, stop: Stop, rate: Option<f64>) -> Tally {
         let driver = Driver {
             endpoints: vec![endpoint; 2],
-            requests: Requests::new(&load, 0, 1),
+            owners: None,
+            requests: Requests::new(&load(Distribution::Uniform), 0, 1),
             pace: Pace::new(Duration::ZERO, stop, rate),
             open_loop: rate.is_some(),
             pipeline,
@@ -604,6 +652,33 @@ mod tests {
                 tally.errors
             );
             assert!((98..=102).contains(&tally.nulls), "{}", tally.nulls);
+        }
+    }
+
+    #[test]
+    fn each_key_goes_to_the_owner_of_its_slot() {
+        // One of the nodes has values, the other has none.
+        let full = serve(|_| Some(b"$2\r\nhi\r\n"));
+        let empty = serve(|_| Some(b"$-1\r\n"));
+        let owners = Owners::halves(full, empty);
+        let key = |n| format!("key:{n:012}");
+        let slot_of = |n| rangekv_model::redis::keys::slot(key(n).as_bytes());
+        let absent = (0..10).filter(|n| owners.of(slot_of(*n)) == 1).count();
+        assert!((1..10).contains(&absent));
+        for (pipeline, rate) in [(1, None), (4, None), (4, Some(5e3))] {
+            let clients = 3;
+            let driver = Driver {
+                endpoints: owners.nodes.repeat(clients),
+                owners: Some(Arc::new(owners.clone())),
+                requests: Requests::new(&load(Distribution::Sequential), 0, 1),
+                pace: Pace::new(Duration::ZERO, Stop::Requests(400), rate),
+                open_loop: rate.is_some(),
+                pipeline,
+                timeout: Duration::from_secs(20),
+            };
+            let tally = driver.connect().unwrap().run(Instant::now()).unwrap();
+            assert_eq!(tally.succeeded_total(), 400, "{:?}", tally.errors);
+            assert_eq!(tally.nulls, 40 * absent as u64);
         }
     }
 

@@ -11,10 +11,14 @@ use super::keys::{Distribution, KeyChooser};
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use rangekv_model::redis;
 use std::io::Write;
 
 /// Digits of a key after its prefix, and of an element's name.
 const KEY_DIGITS: usize = 12;
+/// Longest text before them.
+pub const KEY_PREFIX_BYTES_MAX: usize = 500;
+const KEY_BYTES_MAX: usize = KEY_PREFIX_BYTES_MAX + KEY_DIGITS;
 /// As many as [`KEY_DIGITS`] can tell apart.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
 /// Length of the random text that values are cut from, beyond the longest value.
@@ -233,6 +237,15 @@ fn template(op: Op, key_prefix: &str, value_bytes: usize) -> Vec<Part> {
     parts
 }
 
+/// A request without its value.
+#[derive(Clone, Copy, Debug)]
+pub struct Drawn {
+    /// Its command.
+    pub op: Op,
+    /// Number of its key, or element.
+    n: u64,
+}
+
 /// Generates the requests of one thread.
 pub struct Requests {
     mix: Mix,
@@ -267,9 +280,23 @@ impl Requests {
         }
     }
 
-    /// Appends the next request in RESP to `out`.
-    pub fn encode_resp(&mut self, out: &mut Vec<u8>) -> Op {
-        let (op, n) = self.advance();
+    /// The hash slot of the request's key.
+    pub fn slot(&self, Drawn { op, n }: Drawn) -> u16 {
+        let of = |word: &Word| match word {
+            Word::Key => Some(n),
+            Word::Collection => Some(n % self.collections),
+            _ => None,
+        };
+        let digits = digits(op.words().iter().find_map(of).unwrap_or(n));
+        let mut key = [0; KEY_BYTES_MAX];
+        let prefix = self.key_prefix.len();
+        key[..prefix].copy_from_slice(&self.key_prefix);
+        key[prefix..prefix + KEY_DIGITS].copy_from_slice(&digits);
+        redis::keys::slot(&key[..prefix + KEY_DIGITS])
+    }
+
+    /// Appends a request in RESP to `out`.
+    pub fn encode_resp(&mut self, Drawn { op, n }: Drawn, out: &mut Vec<u8>) {
         for part in &self.templates[op as usize] {
             match part {
                 Part::Bytes(bytes) => out.extend_from_slice(bytes),
@@ -285,12 +312,11 @@ impl Requests {
                 }
             }
         }
-        op
     }
 
     /// The next request: its command, key and (if it writes one) value.
     pub fn next(&mut self) -> (Op, Bytes, Bytes) {
-        let (op, n) = self.advance();
+        let Drawn { op, n } = self.draw();
         let value = if op.writes_value() {
             let at = self.rng.random_range(0..VALUE_BLOCK_BYTES);
             self.values.slice(at..at + self.value_bytes)
@@ -301,13 +327,15 @@ impl Requests {
         (op, key.into(), value)
     }
 
-    fn advance(&mut self) -> (Op, u64) {
+    /// What the next request is.
+    pub fn draw(&mut self) -> Drawn {
         let op = match self.mix {
             Mix::Only(op) => op,
             Mix::Mixed { reads } if self.rng.random::<f64>() < reads => Op::Get,
             Mix::Mixed { .. } => Op::Set,
         };
-        (op, self.keys.next(&mut self.rng))
+        let n = self.keys.next(&mut self.rng);
+        Drawn { op, n }
     }
 }
 
@@ -340,7 +368,8 @@ mod tests {
         let mut requests = Requests::new(&load(mix), 0, 1);
         let mut out = Vec::new();
         for _ in 0..count {
-            requests.encode_resp(&mut out);
+            let drawn = requests.draw();
+            requests.encode_resp(drawn, &mut out);
         }
         String::from_utf8(out).unwrap()
     }
@@ -392,9 +421,12 @@ mod tests {
         let mut reads = 0;
         for _ in 0..1_000 {
             let mut out = Vec::new();
-            let op = resp.encode_resp(&mut out);
+            let drawn = resp.draw();
+            resp.encode_resp(drawn, &mut out);
             let (etcd_op, key, value) = etcd.next();
-            assert_eq!(op, etcd_op);
+            assert_eq!(drawn.op, etcd_op);
+            assert_eq!(resp.slot(drawn), redis::keys::slot(&key));
+            let op = drawn.op;
             let text = String::from_utf8(out).unwrap();
             assert!(text.contains(std::str::from_utf8(&key).unwrap()));
             assert!(text.contains(std::str::from_utf8(&value).unwrap()));

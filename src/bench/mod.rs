@@ -5,6 +5,7 @@
 //! because it shares the machine with what it measures: see [`driver`].
 
 pub mod args;
+mod cluster;
 mod driver;
 mod dynamodb;
 mod etcd;
@@ -27,6 +28,7 @@ use report::Report;
 use rustix::time::{clock_gettime, ClockId};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tally::Tally;
 
@@ -160,10 +162,17 @@ fn connect(
     match args.protocol {
         Protocol::Resp => {
             let addresses = resolve(&args.endpoints)?;
-            let endpoints = deal(&addresses, clients, thread);
+            let (endpoints, owners) = match args.cluster {
+                false => (deal(&addresses, clients, thread), None),
+                true => {
+                    let owners = cluster::owners(&addresses, timeout)?;
+                    (owners.nodes.repeat(clients), Some(Arc::new(owners)))
+                }
+            };
             let open_loop = args.rate.is_some();
             let driver = driver::Driver {
                 endpoints,
+                owners,
                 requests,
                 pace,
                 open_loop,
@@ -243,8 +252,12 @@ fn describe(args: &BenchArgs) -> String {
         Some(rate) => format!("open loop at {rate}/s"),
         None => "closed loop".into(),
     };
+    let route = match args.cluster {
+        true => "each key's owner among ",
+        false => "",
+    };
     format!(
-        "{command}, {} clients × {} in flight, {}-byte values, {} keys ({spread}), {pace}, on {}",
+        "{command}, {} clients × {} in flight, {}-byte values, {} keys ({spread}), {pace}, on {route}{}",
         args.clients,
         args.pipeline,
         args.value_size,

@@ -113,10 +113,12 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
     }
     match &e.payload {
         Payload::Raft(message) => {
+            // The sizes that this keeps are those that the next step writes.
             put_varint(out, u64::from(message.compute_size()));
-            message
-                .write_to_vec(out)
-                .expect("a message always fits in memory");
+            let mut stream = protobuf::CodedOutputStream::vec(out);
+            let written = message.write_to_with_cached_sizes(&mut stream);
+            let written = written.and_then(|()| stream.flush());
+            written.expect("a message always fits in memory");
         }
         Payload::AskFrozen { source, begun } => {
             put_varint(out, source.0);

@@ -11,6 +11,7 @@
 //! - a pending reply's index lies in (applied, last index + 1].
 
 pub mod apply;
+mod beat;
 mod election;
 pub mod evaluate;
 mod progress;
@@ -120,6 +121,8 @@ pub struct Lead {
     rounds: VecDeque<ReadRound>,
     /// Last request, monotonic ns: an idle leader does not renew its lease.
     active_ns: u64,
+    /// What the followers have heard.
+    beat: beat::Beat,
     reads_seen: u64,
     /// A merge that this range drives.
     pub(crate) merge: Option<Drive>,
@@ -539,7 +542,7 @@ impl Replica {
         self.awake_ticks += 1;
         self.continue_handover(now);
         if self.is_leader() {
-            self.raw.tick();
+            self.tick_leader();
         } else if self.hears_leader() {
             self.turn = election::Turn::default();
             self.raw.tick();
@@ -610,6 +613,7 @@ impl Replica {
                     reads: Vec::new(),
                     rounds: VecDeque::new(),
                     active_ns: now.mono_ns,
+                    beat: beat::Beat::default(),
                     reads_seen: 0,
                     merge: None,
                     memory: Memory::default(),

@@ -186,7 +186,7 @@ impl Replica {
         self.awake_ticks = 0;
         if self.is_leader() {
             self.raw.raft.election_elapsed = 0;
-            self.raw.ping();
+            self.heartbeat();
         } else {
             let expired = self.raw.raft.election_timeout();
             self.raw.raft.election_elapsed = elapsed_ticks.min(expired);

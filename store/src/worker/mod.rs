@@ -535,11 +535,13 @@ impl Worker {
                 continue;
             };
             r.tick(now, &mut || (self.draw)(*range));
-            self.dirty.insert(*range);
             if r.is_leader() && (self.draining || r.must_hand_over()) {
                 if let Some(to) = r.best_successor() {
                     r.transfer_to(&mut ctx, to);
                 }
+            }
+            if r.has_work() {
+                self.dirty.insert(*range);
             }
         }
         if self.ticks.is_multiple_of(PROGRESS_TICKS) {

@@ -6,6 +6,7 @@
 //! do, so that followers write while we do.
 
 use super::clock;
+use super::company::Company;
 use super::mailbox::{Inbox, Taken};
 use super::syncers::Syncers;
 use super::watchdog::{Doing, Pulse};
@@ -19,12 +20,6 @@ use std::time::Duration;
 
 /// An idle worker wakes at least this often, whatever its next tick.
 const PARK_MAX: Duration = Duration::from_secs(1);
-
-/// A round that took this many events was a busy one. The next waits a little for company:
-/// requests that share a round share its messages, its log record and its sync
-/// (docs/PERFORMANCE.md has the figures). Below it nobody ever waits.
-const BUSY_EVENTS: usize = 4;
-const BUSY_PAUSE: Duration = Duration::from_micros(100);
 
 /// Where a worker's messages go. Never blocks.
 pub trait Post: Send {
@@ -46,10 +41,12 @@ pub fn run(
 ) -> Worker {
     let mut events: Vec<Event> = Vec::new();
     let mut outbox = Outbox::default();
+    let mut company = Company::default();
     let mut handled = 0;
     loop {
-        if std::mem::take(&mut handled) >= BUSY_EVENTS {
-            std::thread::sleep(BUSY_PAUSE);
+        let events_before = std::mem::take(&mut handled);
+        if let Some(pause) = company.wait(clock::mono_ns(), events_before, syncers.mean_ns()) {
+            std::thread::sleep(pause);
         }
         wait(&mut ports, Duration::ZERO);
         ports.turns(|_, _| {});

@@ -20,6 +20,7 @@ pub mod book;
 pub mod durable;
 
 pub mod clock;
+pub mod company;
 pub mod driver;
 pub mod mailbox;
 pub mod storage;

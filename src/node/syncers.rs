@@ -66,7 +66,12 @@ impl Syncers {
     /// Whether the next sync should be theirs: this disk is slow, or they are at work, and what they
     /// do would be done twice.
     pub fn are_worth_it(&self) -> bool {
-        self.0.mean_ns.load(Ordering::Relaxed) > WORTH_NS || self.are_busy()
+        self.mean_ns() > WORTH_NS || self.are_busy()
+    }
+
+    /// How long a sync takes on average.
+    pub fn mean_ns(&self) -> u64 {
+        self.0.mean_ns.load(Ordering::Relaxed)
     }
 
     /// Whether a report is to come.

@@ -19,6 +19,7 @@ mod http;
 mod kv;
 mod node;
 mod procfs;
+mod trace;
 
 use cli::start::Start;
 use cli::{Cli, Command, Invalid};

@@ -7,7 +7,9 @@ use rangekv_proto::internal as pb;
 use rangekv_proto::internal::admin_command::{
     ChangeKind, ChangeReplicas, Kind, Merge, Split, TransferLeader,
 };
-use rangekv_proto::{Body, Epoch, RangeId, Replica, ReplicaId, ReplicaRole, Request, StoreId};
+use rangekv_proto::{
+    Body, Epoch, Mark, RangeId, Replica, ReplicaId, ReplicaRole, Request, StoreId,
+};
 
 impl From<&Route> for pb::Route {
     fn from(route: &Route) -> Self {
@@ -184,6 +186,7 @@ impl Order {
             range: self.range,
             version: self.epoch.version,
             term: 0,
+            mark: Mark::NONE,
             body: Body::Admin(command.encode_to_vec().into()),
         }
     }

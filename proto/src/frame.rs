@@ -1,12 +1,13 @@
 //! Requests and responses of a `Frame`, one behind the other in one buffer.
 //!
 //! ```text
-//! request  = token | range | version | term | kind:u8 | length | bytes
+//! request  = token | range | version | term | kind:u8 | (mark:u64) | length | bytes
 //! response = token | kind:u8 | length | bytes
 //! ```
 //! Integers are LEB128 varints. Kinds of requests: 0 a command, 1 one that only reads (both
 //! begin with the evaluator's byte), 2 admin, 3 heartbeat, 4 Pub/Sub. Kinds of responses: 0 a reply, 1 an
-//! `Error` in protobuf. Most of what stores say to each other are requests and responses: here
+//! `Error` in protobuf. A request that is traced has 64 added to its kind, and its mark, little-endian,
+//! behind it; only stores that say that they understand this get it. Most of what stores say to each other are requests and responses: here
 //! one costs a few appended bytes, and to read it a slice of the frame.
 
 use crate::internal as pb;
@@ -19,6 +20,8 @@ const READ: u8 = 1;
 const ADMIN: u8 = 2;
 const HEARTBEAT: u8 = 3;
 const PUBSUB: u8 = 4;
+/// Added to the kind of a traced request.
+const TRACED: u8 = 64;
 const REPLY: u8 = 0;
 const ERROR: u8 = 1;
 
@@ -54,7 +57,13 @@ pub fn put_request(out: &mut BytesMut, token: u64, request: &Request) {
         Body::Heartbeat(bytes) => (HEARTBEAT, None, bytes),
         Body::PubSub(bytes) => (PUBSUB, None, bytes),
     };
-    out.put_u8(kind);
+    match request.mark.is_some() {
+        false => out.put_u8(kind),
+        true => {
+            out.put_u8(kind | TRACED);
+            out.put_u64_le(request.mark.0);
+        }
+    }
     put_varint(out, (body.len() + usize::from(evaluator.is_some())) as u64);
     if let Some(evaluator) = evaluator {
         out.put_u8(evaluator);
@@ -69,6 +78,11 @@ pub fn get_request(from: &mut Bytes) -> Result<(u64, Request), Malformed> {
     let version = get_varint(from)?;
     let term = get_varint(from)?;
     let kind = get_byte(from)?;
+    let mark = match kind & TRACED {
+        0 => Mark::NONE,
+        _ => Mark(from.try_get_u64_le().map_err(|_| Malformed("ends early"))?),
+    };
+    let kind = kind & !TRACED;
     let mut bytes = get_bytes(from)?;
     let body = match kind {
         COMMAND | READ => Body::Command {
@@ -85,6 +99,7 @@ pub fn get_request(from: &mut Bytes) -> Result<(u64, Request), Malformed> {
         range,
         version,
         term,
+        mark,
         body,
     };
     Ok((token, request))
@@ -184,6 +199,7 @@ mod tests {
             range: RangeId(u64::MAX - n as u64),
             version: 127 + n as u64,
             term: n as u64,
+            mark: Mark(n as u64 % 2 * u64::MAX),
             body,
         };
         bodies.into_iter().enumerate().map(request).collect()

@@ -148,6 +148,21 @@ impl EvaluatorId {
     pub const DYNAMO: EvaluatorId = EvaluatorId(2);
 }
 
+/// Names a request that somebody traces: drawn at random where the trace begins, and all ids of
+/// the trace follow from it. 0 = nobody traces it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+pub struct Mark(pub u64);
+
+impl Mark {
+    /// Not traced.
+    pub const NONE: Mark = Mark(0);
+
+    /// Whether somebody traces it.
+    pub fn is_some(self) -> bool {
+        self != Mark::NONE
+    }
+}
+
 /// A request aimed at the leader of one range.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -159,6 +174,8 @@ pub struct Request {
     /// for another term, so that once a leader has refused one request of a connection it
     /// refuses all that were sent after it under the same route: their order survives a retry.
     pub term: u64,
+    /// Whether it is traced. Changes nothing about what is done.
+    pub mark: Mark,
     /// What is asked.
     pub body: Body,
 }

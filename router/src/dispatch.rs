@@ -21,9 +21,11 @@
 use crate::cache::{Asked, RangeCache, Route, SharedCache, Snapshot};
 use crate::retry::{Action, Ask, Attempt, DoorError, Policy};
 use crate::stores::Stores;
+use crate::trace::Open;
 use bytes::Bytes;
 use rangekv_proto::{
-    Body, EvaluatorId, RangeId, ReplySink, Request, RequestError, Response, StoreId, INITIAL_TERM,
+    Body, EvaluatorId, Mark, RangeId, ReplySink, Request, RequestError, Response, StoreId,
+    INITIAL_TERM,
 };
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -182,6 +184,8 @@ pub struct Dispatcher {
     expiry_ms: u64,
     /// What [`flush`](Self::flush) sends.
     outbox: Vec<(StoreId, Vec<(Request, u64)>)>,
+    /// Traced commands under way: most often none.
+    traced: Vec<Open>,
 }
 
 impl Dispatcher {
@@ -202,7 +206,27 @@ impl Dispatcher {
             first_token: 1,
             expiry_ms: u64::MAX,
             outbox: Vec::new(),
+            traced: Vec::new(),
         }
+    }
+
+    /// From now on calls of this command are traced, until [`end_trace`](Self::end_trace).
+    pub fn trace(&mut self, command: Open) {
+        self.traced.push(command);
+    }
+
+    /// Whether any command is traced.
+    pub fn is_tracing(&self) -> bool {
+        !self.traced.is_empty()
+    }
+
+    /// What was noted of a command, if it is traced.
+    pub fn end_trace(&mut self, command: u64) -> Option<Open> {
+        let at = self
+            .traced
+            .iter()
+            .position(|open| open.command == command)?;
+        Some(self.traced.swap_remove(at))
     }
 
     /// Looks at the current routes from now on. Not called between the parts of a command, nor
@@ -295,6 +319,7 @@ impl Dispatcher {
                 if call.read_only && store == stores.local() {
                     let reply = stores.read_local(range, version, call.evaluator, &call.command);
                     if reply.is_some() {
+                        note(&mut self.traced, call.id.command, range, store);
                         return reply;
                     }
                 }
@@ -311,6 +336,7 @@ impl Dispatcher {
         };
         let (store, term) = (lane.store, lane.term);
         lane.in_flight += 1;
+        let mark = note(&mut self.traced, call.id.command, range, store);
         let token = self.first_token + self.in_flight.len() as u64;
         let attempts = &mut call.attempts;
         attempts.tries += 1;
@@ -336,6 +362,7 @@ impl Dispatcher {
             range,
             version,
             term,
+            mark,
             body,
         };
         match self.outbox.iter_mut().find(|(to, _)| *to == store) {
@@ -660,6 +687,20 @@ impl Lane {
 
     fn agrees(&self, route: Option<&Arc<Route>>) -> bool {
         route.is_some_and(|route| self.same_bounds(route))
+    }
+}
+
+/// Notes that a call of `command` goes to `store`; the mark under which it goes.
+fn note(traced: &mut [Open], command: u64, range: RangeId, store: StoreId) -> Mark {
+    if traced.is_empty() {
+        return Mark::NONE;
+    }
+    match traced.iter_mut().find(|open| open.command == command) {
+        Some(open) => {
+            open.asked.note(range, store);
+            open.mark
+        }
+        None => Mark::NONE,
     }
 }
 

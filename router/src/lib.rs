@@ -25,6 +25,8 @@ pub mod dispatch;
 
 pub mod metrics;
 
+pub mod trace;
+
 pub mod pubsub;
 
 pub mod session;

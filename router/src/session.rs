@@ -27,6 +27,7 @@ mod slots;
 mod slowlog;
 mod start;
 mod tally;
+mod traced;
 mod transaction;
 mod walk;
 
@@ -41,6 +42,7 @@ use crate::pubsub::{Hub, Limit};
 use crate::resp::Limits;
 use crate::retry::{DoorError, Policy};
 use crate::stores::Stores;
+use crate::trace::{Sampler, Tracer};
 use bytes::{Bytes, BytesMut};
 use clients::{ClientState, Holdings};
 use config::Settings;
@@ -144,6 +146,8 @@ pub struct Door {
     pub pubsub: Arc<Hub>,
     /// What `CONFIG SET` changes.
     pub settings: Settings,
+    /// Who is told of requests that are traced; `None` = none is.
+    pub tracer: Option<Arc<dyn Tracer>>,
     slow: SlowLog,
     latency: Latency,
     pause: Pause,
@@ -162,6 +166,7 @@ impl Door {
             metrics: tally::metrics(),
             pubsub: Arc::default(),
             settings: Settings::new(&config),
+            tracer: None,
             slow: SlowLog::default(),
             latency: Latency::default(),
             pause: Pause::default(),
@@ -282,6 +287,7 @@ pub struct Session {
     /// What it is subscribed to, and what it asks of other nodes.
     pubsub: Subscriptions,
     tally: Tally,
+    sampler: Sampler,
     closing: bool,
 }
 
@@ -290,6 +296,10 @@ impl Session {
     /// [`on_response`](Self::on_response); `seed` decides what `RANDOMKEY` finds.
     pub fn new(door: Arc<Door>, client: Arc<Client>, sink: Arc<dyn ReplySink>, seed: u64) -> Self {
         let calls = Dispatcher::new(door.cache.clone(), sink.clone(), door.config.policy);
+        let sampler = match &door.tracer {
+            Some(tracer) => Sampler::new(tracer.share(), tracer.seed()),
+            None => Sampler::off(),
+        };
         Session {
             pubsub: Subscriptions::new(door.pubsub.clone(), client.id),
             sink,
@@ -298,6 +308,7 @@ impl Session {
             lap_us: None,
             door,
             tally: Tally::new(client.id),
+            sampler,
             client,
             state: ClientState::default(),
             transaction: Transaction::default(),
@@ -366,6 +377,10 @@ impl Session {
         self.state.skip_one = false;
         let found = spec::lookup(&args[0]);
         self.tally.command(found, &self.door.metrics);
+        let mark = self.sampler.mark();
+        if mark.is_some() {
+            self.begin_trace(mark, found);
+        }
         if let Some(reply) = self.queue(found, args) {
             return self.push_reply(context, reply);
         }
@@ -731,6 +746,9 @@ impl Session {
             };
             if let State::Done(reply) = &slot.state {
                 self.tally.replied(slot.began_us, reply, &self.door.metrics);
+                if self.calls.is_tracing() {
+                    self.end_trace(reply);
+                }
                 if !slot.context.muted {
                     self.out.extend_from_slice(reply);
                 }
@@ -800,6 +818,9 @@ impl Session {
         let began_us = self.tally.turn_us();
         if self.queue.is_empty() {
             self.tally.replied(began_us, &reply, &self.door.metrics);
+            if self.calls.is_tracing() {
+                self.end_trace(&reply);
+            }
             if !context.muted {
                 self.out.extend_from_slice(&reply);
             }

@@ -8,7 +8,8 @@ use crate::node::running::Running;
 use prost::Message;
 use rangekv_proto::internal::{admin_command, AdminCommand, ReplicaStatus};
 use rangekv_proto::{
-    Body, LeaderHint, RangeDescriptor, RangeId, Request, RequestError, StoreId, PLACEMENT_RANGE,
+    Body, LeaderHint, Mark, RangeDescriptor, RangeId, Request, RequestError, StoreId,
+    PLACEMENT_RANGE,
 };
 use std::time::{Duration, Instant};
 
@@ -36,6 +37,7 @@ pub async fn ask(
         range,
         version,
         term: 0,
+        mark: Mark::NONE,
         body: Body::Admin(command.encode_to_vec().into()),
     };
     node.calls.ask(store, request).await

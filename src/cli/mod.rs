@@ -5,6 +5,7 @@ pub mod address;
 pub mod output;
 pub mod pd;
 pub mod start;
+pub mod trace;
 
 use crate::bench::BenchArgs;
 use crate::ctl::args::{CtlArgs, ProbeArgs};

@@ -6,6 +6,7 @@
 
 use super::address::{self, Address};
 use super::start::{entries, given, LogFormat, Start};
+use super::trace::TraceArgs;
 use super::Invalid;
 use crate::container::User;
 use crate::node::options::{FirstStart, Listen, Options};
@@ -69,6 +70,10 @@ pub struct PdArgs {
     )]
     pub user: Option<User>,
 
+    /// What is traced.
+    #[command(flatten)]
+    pub trace: TraceArgs,
+
     /// How to write the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
@@ -117,6 +122,7 @@ impl PdArgs {
                 bind: grpc.to_string(),
                 advertise: told.map(str::to_owned),
             },
+            trace: self.trace.plan()?,
             ..Options::default()
         };
         Ok(Start {

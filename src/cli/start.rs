@@ -7,6 +7,7 @@
 //! a restart with the same command line is fine.
 
 use super::address::{self, Address};
+use super::trace::TraceArgs;
 use super::Invalid;
 use crate::container::{self, User};
 use crate::node::options::{FirstStart, Listen, Member, Options};
@@ -27,7 +28,7 @@ const RANGES_MAX: u64 = 16_384;
 ///
 /// The environment variables are read where the flag is absent. The flags may also be spelled
 /// --redisAddress, --dynamoAddress, --kvHttpAddress, --raftId, --raftDataDir, --raftRedisMap,
-/// --raftBootstrapMembers and --raftBootstrap.
+/// --raftBootstrapMembers, --raftBootstrap, --otlpEndpoint and --traceSample.
 #[derive(Args, Debug, Clone, Default)]
 pub struct StartArgs {
     /// Name of this store, unique in the cluster [env: NODE_ID, else NODE_NAME].
@@ -138,6 +139,10 @@ pub struct StartArgs {
         hide_env_values = true
     )]
     pub user: Option<User>,
+
+    /// What is traced.
+    #[command(flatten)]
+    pub trace: TraceArgs,
 
     /// How to write the log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
@@ -329,6 +334,7 @@ impl StartArgs {
         };
         options.kv_http_asked_for = given(&self.kv_http_address).is_some();
         options.data_ranges = self.initial_ranges.map(|ranges| ranges as usize);
+        options.trace = self.trace.plan()?;
         Ok(Start {
             options,
             log_format: self.log_format,

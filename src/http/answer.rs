@@ -59,20 +59,31 @@ impl Failure {
         }
     }
 
+    /// What kind it is, in a word.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Failure::BadRequest(_) => "bad-request",
+            Failure::NotFound(_) => "not-found",
+            Failure::MethodNotAllowed { .. } => "method-not-allowed",
+            Failure::UnsupportedMediaType(_) => "unsupported-media-type",
+            Failure::Misdirected(_) => "misdirected",
+            Failure::Unavailable { .. } => "unavailable",
+        }
+    }
+
     /// As it is sent.
     pub fn response(&self) -> Response {
-        let (error, message) = match self {
-            Failure::BadRequest(why) => ("bad-request", why.clone()),
-            Failure::NotFound(why) => ("not-found", why.clone()),
-            Failure::MethodNotAllowed { asked, allowed } => (
-                "method-not-allowed",
-                format!("{asked}: this path takes {allowed}"),
-            ),
-            Failure::UnsupportedMediaType(why) => ("unsupported-media-type", why.clone()),
-            Failure::Misdirected(why) => ("misdirected", why.clone()),
-            Failure::Unavailable { why, .. } => ("unavailable", why.clone()),
+        let message = match self {
+            Failure::MethodNotAllowed { asked, allowed } => {
+                format!("{asked}: this path takes {allowed}")
+            }
+            Failure::BadRequest(why)
+            | Failure::NotFound(why)
+            | Failure::UnsupportedMediaType(why)
+            | Failure::Misdirected(why)
+            | Failure::Unavailable { why, .. } => why.clone(),
         };
-        let mut body = json!({ "success": false, "error": error, "message": message });
+        let mut body = json!({ "success": false, "error": self.word(), "message": message });
         if let Failure::Unavailable { leader, .. } = self {
             body["leader"] = leader.clone().unwrap_or(Value::Null);
         }

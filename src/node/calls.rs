@@ -7,13 +7,15 @@ use super::book::AddressBook;
 use super::dial::dial;
 use super::once::once;
 use super::placement::{now_ms, PLACEMENT_VERSION};
+use crate::trace::current::{self, Current};
+use crate::trace::Tracer;
 use bytes::Bytes;
 use prost::Message;
 use rangekv_pd::state::encode;
 use rangekv_proto::internal as pb;
 use rangekv_proto::internal::{admin_command, placement_command, AdminCommand, PlacementReply};
 use rangekv_proto::{
-    Body, EvaluatorId, LeaderHint, RangeDescriptor, RangeId, Request, RequestError, Response,
+    Body, EvaluatorId, LeaderHint, Mark, RangeDescriptor, RangeId, Request, RequestError, Response,
     StoreId, PLACEMENT_RANGE,
 };
 use rangekv_router::cache::{Asked, Route, SharedCache};
@@ -31,6 +33,7 @@ pub struct Calls {
     stores: Arc<dyn Stores>,
     cache: Arc<SharedCache>,
     book: Arc<AddressBook>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 /// Which range a call is for.
@@ -59,11 +62,17 @@ struct Where {
 
 impl Calls {
     /// Calls over `stores`, routed by `cache`.
-    pub fn new(stores: Arc<dyn Stores>, cache: Arc<SharedCache>, book: Arc<AddressBook>) -> Self {
+    pub fn new(
+        stores: Arc<dyn Stores>,
+        cache: Arc<SharedCache>,
+        book: Arc<AddressBook>,
+        tracer: Option<Arc<Tracer>>,
+    ) -> Self {
         Calls {
             stores,
             cache,
             book,
+            tracer,
         }
     }
 
@@ -114,8 +123,11 @@ impl Calls {
             let route = self.route(target);
             let local = route.and_then(|route| {
                 let RangeDescriptor { id, epoch, .. } = &route.descriptor;
-                self.stores
-                    .read_local(*id, epoch.version, evaluator, &command)
+                let read = self
+                    .stores
+                    .read_local(*id, epoch.version, evaluator, &command)?;
+                current::note(*id, self.stores.local());
+                Some(read)
             });
             if let Some(reply) = local {
                 return Ok(reply);
@@ -143,9 +155,25 @@ impl Calls {
         kind: admin_command::Kind,
         within: Duration,
     ) -> Result<Bytes, DoorError> {
+        let name = match &kind {
+            admin_command::Kind::Split(_) => "split",
+            admin_command::Kind::Merge(_) => "merge",
+            admin_command::Kind::TransferLeader(_) => "transfer leader",
+            admin_command::Kind::ChangeReplicas(_) => "change members",
+            _ => "admin command",
+        };
         let command = AdminCommand { kind: Some(kind) };
         let body = Body::Admin(command.encode_to_vec().into());
-        self.call(target, body, false, within).await
+        let Some(work) = self.tracer.as_ref().map(|tracer| tracer.begin(name)) else {
+            return self.call(target, body, false, within).await;
+        };
+        let current = Current::new(work.mark());
+        let done = current.run(self.call(target, body, false, within)).await;
+        let ranges = current.asked().ranges;
+        let range = ranges.first().map_or(0, |range| range.0);
+        let error = done.as_ref().err().map(DoorError::to_string);
+        work.with("rangekv.range", range as i64).end(error);
+        done
     }
 
     /// The route to `target`, if it is known.
@@ -207,7 +235,10 @@ impl Calls {
         for tries in 1.. {
             let asked = self.choose(target, tries, told);
             let response = match asked {
-                Some(asked) => self.ask(asked.store, request(asked, &body)).await,
+                Some(asked) => {
+                    let mark = current::note(asked.range, asked.store);
+                    self.ask(asked.store, request(asked, &body, mark)).await
+                }
                 None => Err(RequestError::Unavailable(format!(
                     "no route to {target:?} is known"
                 ))),
@@ -311,11 +342,12 @@ const NOBODY: Asked = Asked {
 };
 
 /// In any term: nothing here depends on the order of calls.
-fn request(asked: Asked, body: &Body) -> Request {
+fn request(asked: Asked, body: &Body, mark: Mark) -> Request {
     Request {
         range: asked.range,
         version: asked.version,
         term: 0,
+        mark,
         body: body.clone(),
     }
 }

@@ -13,10 +13,12 @@ use super::watchdog::{Doing, Pulse};
 use rangekv_proto::StoreId;
 use rangekv_router::poll::ports::Ports;
 use rangekv_store::event::{Event, Outbox, SnapshotToSend};
+use rangekv_store::trace::{Election, Traced};
 use rangekv_store::wire::Envelope;
 use rangekv_store::worker::Worker;
 use std::sync::Arc;
 use std::time::Duration;
+use std::vec::Drain;
 
 /// An idle worker wakes at least this often, whatever its next tick.
 const PARK_MAX: Duration = Duration::from_secs(1);
@@ -27,6 +29,8 @@ pub trait Post: Send {
     fn envelopes(&self, store: StoreId, envelopes: Vec<Envelope>);
     /// Streams a snapshot, and posts `Event::SnapshotSent` when that has ended.
     fn snapshot(&self, snapshot: SnapshotToSend);
+    /// Tells who traces of what was done for requests that are traced, and of elections won.
+    fn figures(&self, traced: Drain<'_, Traced>, elections: Drain<'_, Election>);
 }
 
 /// Runs a worker until its mailbox is closed, then returns it. What comes on the links of
@@ -104,6 +108,9 @@ fn send(post: &impl Post, outbox: &mut Outbox) {
     }
     for snapshot in outbox.snapshots.drain(..) {
         post.snapshot(snapshot);
+    }
+    if !outbox.traced.is_empty() || !outbox.elections.is_empty() {
+        post.figures(outbox.traced.drain(..), outbox.elections.drain(..));
     }
 }
 

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! link     = MAGIC | greeting | frame*                      (from the store that opens it)
-//! answer   = refused:u8 | length:u32 | why | frame*         (from the other)
+//! answer   = refused:u8 | length:u32 | text | frame*        (from the other)
 //! frame    = raft:u32 | requests:u32 | responses:u32 | bytes of each
 //! ```
-//! The integers are lengths, little-endian. Raft envelopes are in the codec of
+//! The integers are lengths, little-endian. The answer's text says why it refuses, or, in words between
+//! commas, what the store understands that older ones do not. Raft envelopes are in the codec of
 //! `store/src/wire.rs`, requests and responses in that of `proto/src/frame.rs`. A frame of
 //! nothing is a sign of life.
 //!

@@ -10,15 +10,16 @@ use super::disk::DiskWatch;
 use super::orders::Hands;
 use super::placement::now_ms;
 use super::stores::NodeStores;
+use crate::trace::{Tracer, Work};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use prost::Message;
 use rangekv_model::redis::RedisModel;
 use rangekv_pd::client::{HeartbeatState, News, Vitals};
-use rangekv_pd::operator::Order;
+use rangekv_pd::operator::{Order, Step};
 use rangekv_pd::state::StoreState;
 use rangekv_proto::internal::{HeartbeatReply, RangeReport, ReplicaReport, StoreRecord};
-use rangekv_proto::{Epoch, RangeDescriptor, RangeId, ReplicaId, StoreId};
+use rangekv_proto::{Epoch, Mark, RangeDescriptor, RangeId, ReplicaId, StoreId};
 use rangekv_router::cache::SharedCache;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::meta::data_bounds;
@@ -51,6 +52,8 @@ pub struct Heartbeats {
     pub engine: Arc<dyn StateEngine>,
     /// Asked for room.
     pub disk: Arc<DiskWatch>,
+    /// Told of orders that are carried out.
+    pub tracer: Option<Arc<Tracer>>,
     /// Woken when somebody misses a route.
     pub routes_wanted: Arc<Notify>,
     /// Nothing is reported before this store is registered.
@@ -154,11 +157,22 @@ impl Heartbeats {
             cache: self.cache.clone(),
             engine: self.engine.clone(),
         };
+        let work = self.tracer.as_ref().map(|tracer| {
+            let work = tracer.begin(name(&order.step));
+            work.with("rangekv.range", order.range.0 as i64)
+                .with("rangekv.operator", order.operator.to_string())
+                .with("rangekv.step", order.step.to_string())
+                .with("rangekv.reason", order.reason.clone())
+        });
         let state = self.state.clone();
         tokio::spawn(async move {
             let (operator, group) = (order.operator, order.range.0);
             let (step, reason) = (order.step.to_string(), order.reason.clone());
-            let done = hands.carry_out(order).await;
+            let mark = work.as_ref().map_or(Mark::NONE, Work::mark);
+            let done = hands.carry_out(order, mark).await;
+            if let Some(work) = work {
+                work.end(done.clone().err());
+            }
             match &done {
                 Ok(()) => tracing::info!(group, %operator, step, reason, "order carried out"),
                 // The placement driver decides anew by what it is told.
@@ -277,6 +291,17 @@ impl Heartbeats {
             figures.writes_per_second = writes.saturating_sub(figures.writes) * 1000 / elapsed;
             (figures.reads, figures.writes, figures.counted_ms) = (reads, writes, now);
         }
+    }
+}
+
+/// Of the span of an order.
+fn name(step: &Step) -> &'static str {
+    match step {
+        Step::TransferLeader(_) => "transfer leader",
+        Step::Change(_) => "change members",
+        Step::LeaveJoint => "leave joint configuration",
+        Step::Split(_) => "split",
+        Step::Merge(..) => "merge",
     }
 }
 

@@ -10,13 +10,13 @@
 //!   when the link is ready leaves in one frame, up to [`FRAME_BYTES`].
 
 use super::frame::{Messages, Parts, FRAME_BYTES, MESSAGE_BYTES_MAX};
-use super::link::Sending;
+use super::link::{Sending, Understood};
 use super::mailbox::request_bytes;
 use super::outlet::{Outlet, Source};
 use super::tokens::{Tokens, Waiting};
 use bytes::Bytes;
 use rangekv_proto::frame::{get_response, put_request};
-use rangekv_proto::{Body, ReplySink, RequestError, Response};
+use rangekv_proto::{Body, Mark, ReplySink, RequestError, Response};
 use rangekv_router::stores::SentCall;
 use std::collections::VecDeque;
 use std::net::TcpStream;
@@ -55,6 +55,7 @@ pub struct Queue {
     /// The next frame is one of Pub/Sub, if there is any.
     pubsub_turn: bool,
     tokens: Tokens,
+    understood: Understood,
 }
 
 impl Default for Queue {
@@ -70,6 +71,7 @@ impl Default for Queue {
             pubsub_bytes: 0,
             pubsub_turn: false,
             tokens: Tokens::default(),
+            understood: Understood::default(),
         }
     }
 }
@@ -99,7 +101,10 @@ impl Queue {
         })
     }
 
-    fn push(&mut self, (request, sink, token): SentCall) {
+    fn push(&mut self, (mut request, sink, token): SentCall) {
+        if !self.understood.traces {
+            request.mark = Mark::NONE;
+        }
         let harmless = match &request.body {
             Body::Command { read_only, .. } => *read_only,
             Body::Heartbeat(_) | Body::PubSub(_) => true,
@@ -220,9 +225,11 @@ impl Lane {
         sinks.iter().for_each(|sink| sink.nudge());
     }
 
-    /// The connection is up; returns the number of its session.
-    pub fn open(&self, link: Arc<TcpStream>) -> u64 {
-        self.0.open(link)
+    /// The connection is up, to a store that understands so much; returns the number of its session.
+    pub fn open(&self, link: Arc<TcpStream>, understood: Understood) -> u64 {
+        let session = self.0.open(link);
+        self.0.lock().understood = understood;
+        session
     }
 
     /// Whether the connection is up.
@@ -335,6 +342,7 @@ mod tests {
             range: RangeId(2),
             version: 1,
             term: 0,
+            mark: Mark::NONE,
             body,
         }
     }
@@ -344,7 +352,27 @@ mod tests {
     }
 
     fn open(lane: &Arc<Lane>) -> Far {
-        opened(lane.clone(), |link| lane.open(link))
+        open_to(lane, Understood::default())
+    }
+
+    fn open_to(lane: &Arc<Lane>, understood: Understood) -> Far {
+        opened(lane.clone(), |link| lane.open(link, understood))
+    }
+
+    #[test]
+    fn only_a_store_that_understands_it_hears_that_a_request_is_traced() {
+        for traces in [false, true] {
+            let (lane, _, sink) = lane();
+            let mut far = open_to(&lane, Understood { traces });
+            let traced = Request {
+                mark: Mark(9),
+                ..request(false)
+            };
+            push(&lane, traced, &sink, 1);
+            let mut requests = far.next().unwrap().requests;
+            let mark = get_request(&mut requests).unwrap().1.mark;
+            assert_eq!(mark, Mark(if traces { 9 } else { 0 }));
+        }
     }
 
     fn tokens(frame: &Frame) -> Vec<u64> {
@@ -460,6 +488,7 @@ mod tests {
             range: RangeId(0),
             version: 0,
             term: 0,
+            mark: Mark::NONE,
             body: Body::PubSub(Bytes::from(vec![7; bytes])),
         };
         let frames: Vec<(usize, usize)> = {

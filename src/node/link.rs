@@ -31,8 +31,21 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Bytes of a reason to refuse a link.
 const WHY_BYTES_MAX: u32 = 64 << 10;
 
+/// Said by a store that understands requests that are traced; others say nothing, and get none.
+const TRACES: &str = "traces";
+
+/// What the other end understands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Understood {
+    /// Requests that are traced.
+    pub traces: bool,
+}
+
 /// Opens a link; an error says why there is none.
-pub async fn open(address: &str, greeting: &Greeting) -> Result<tokio::net::TcpStream, String> {
+pub async fn open(
+    address: &str,
+    greeting: &Greeting,
+) -> Result<(tokio::net::TcpStream, Understood), String> {
     let opening = async {
         let mut stream = tokio::net::TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
@@ -45,14 +58,11 @@ pub async fn open(address: &str, greeting: &Greeting) -> Result<tokio::net::TcpS
         .await
         .map_err(|_| in_time("no connection"))?
         .map_err(|e| format!("{address}: {e}"))?;
-    let refusal = tokio::time::timeout(CONNECT_TIME_MAX, read_answer(&mut stream))
+    let answer = tokio::time::timeout(CONNECT_TIME_MAX, read_answer(&mut stream))
         .await
         .map_err(|_| in_time("connected, but no answer"))?
         .map_err(|e| format!("{address}: {e}"))?;
-    match refusal {
-        None => Ok(stream),
-        Some(why) => Err(why),
-    }
+    answer.map(|understood| (stream, understood))
 }
 
 /// Reads what [`open`] sends, on a connection that begins with the first byte of [`MAGIC`].
@@ -68,25 +78,33 @@ pub async fn read_greeting(stream: &mut tokio::net::TcpStream) -> io::Result<Gre
     Ok(Greeting::from_bytes(&greeting))
 }
 
-/// Accepts a link, or says why not.
+/// Accepts a link, and says what is understood here besides what every store understands, or says
+/// why not.
 pub async fn answer(stream: &mut tokio::net::TcpStream, refusal: Option<&str>) -> io::Result<()> {
-    let why = refusal.unwrap_or_default();
+    let text = refusal.unwrap_or(TRACES);
     let mut bytes = vec![u8::from(refusal.is_some())];
-    bytes.extend_from_slice(&(why.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(why.as_bytes());
+    bytes.extend_from_slice(&(text.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(text.as_bytes());
     stream.write_all(&bytes).await
 }
 
-/// Why the link was refused; `None`: it was not.
-async fn read_answer(stream: &mut tokio::net::TcpStream) -> io::Result<Option<String>> {
+/// What the other end understands, or why it refuses the link.
+async fn read_answer(stream: &mut tokio::net::TcpStream) -> io::Result<Result<Understood, String>> {
     let refused = stream.read_u8().await? != 0;
     let length = stream.read_u32_le().await?;
     if length > WHY_BYTES_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not an answer"));
     }
-    let mut why = vec![0; length as usize];
-    stream.read_exact(&mut why).await?;
-    Ok(refused.then(|| String::from_utf8_lossy(&why).into_owned()))
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text).await?;
+    let text = String::from_utf8_lossy(&text);
+    Ok(match refused {
+        true => Err(text.into_owned()),
+        // A newer store may say more.
+        false => Ok(Understood {
+            traces: text.split(',').any(|word| word == TRACES),
+        }),
+    })
 }
 
 /// The sending end of a link: requests and Raft's messages, or responses.
@@ -328,6 +346,9 @@ mod tests {
             };
             let (opened, (greeted, _stream)) = tokio::join!(open(&address, &greeting), answering);
             assert_eq!(greeted, greeting);
+            let understood = opened.as_ref().ok().map(|(_, understood)| *understood);
+            let all = Understood { traces: true };
+            assert_eq!(understood, refusal.is_none().then_some(all));
             assert_eq!(opened.err().as_deref(), refusal);
         }
     }

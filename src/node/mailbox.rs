@@ -136,10 +136,15 @@ impl Mailbox {
             }
             queue.requests += 1;
             queue.request_bytes += bytes;
+            let arrived_ns = match request.mark.is_some() {
+                true => clock::mono_ns(),
+                false => 0,
+            };
             queue.events.push(Event::Request {
                 request,
                 sink,
                 token,
+                arrived_ns,
             });
         }
         self.wake(queue);
@@ -232,7 +237,7 @@ pub fn request_bytes(request: &Request) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rangekv_proto::{EvaluatorId, RangeId, Response};
+    use rangekv_proto::{EvaluatorId, Mark, RangeId, Response};
     use rangekv_router::poll::{Events, Poll};
     use std::time::{Duration, Instant};
 
@@ -249,6 +254,7 @@ mod tests {
             range: RangeId(1),
             version: 1,
             term: 0,
+            mark: Mark::NONE,
             body: Body::Command {
                 evaluator: EvaluatorId::REDIS,
                 read_only: false,

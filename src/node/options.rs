@@ -51,6 +51,17 @@ pub struct Options {
     pub snapshots_max: usize,
     /// Bytes per second of all snapshots sent.
     pub snapshot_bytes_per_second: u64,
+    /// Where traces go, and of how many requests; `None` = nothing is traced.
+    pub trace: Option<TraceOptions>,
+}
+
+/// What is traced, and for whom.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraceOptions {
+    /// The collector: `http://host:port`, OTLP over gRPC.
+    pub endpoint: String,
+    /// The share of requests, 0 to 1.
+    pub share: f64,
 }
 
 impl Default for Options {
@@ -90,6 +101,7 @@ impl Default for Options {
             disk_reserve_bytes: 256 << 20,
             snapshots_max: 2,
             snapshot_bytes_per_second: 64 << 20,
+            trace: None,
         }
     }
 }

@@ -12,7 +12,7 @@ use rangekv_model::redis::RedisModel;
 use rangekv_pd::operator::{Order, Step};
 use rangekv_proto::internal::placement_command::{AllocateIds, BumpCatalog, Kind};
 use rangekv_proto::internal::HeartbeatReply;
-use rangekv_proto::RangeDescriptor;
+use rangekv_proto::{Mark, RangeDescriptor, Request};
 use rangekv_router::cache::SharedCache;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::size::split_key;
@@ -36,8 +36,8 @@ pub struct Hands {
 }
 
 impl Hands {
-    /// The error says why nothing, or perhaps nothing, was done.
-    pub async fn carry_out(&self, mut order: Order) -> Result<(), String> {
+    /// Under `mark` the request is traced. The error says why nothing, or perhaps nothing, was done.
+    pub async fn carry_out(&self, mut order: Order, mark: Mark) -> Result<(), String> {
         let cell = self.stores.shared.cell(order.range);
         let route = cell.and_then(|cell| cell.route());
         let range = &route.ok_or("this store has no replica of the range")?.0;
@@ -52,9 +52,11 @@ impl Hands {
             count => self.allocate(count).await?,
         };
         let (sink, response) = once();
-        self.stores
-            .mailbox
-            .request(order.request(first_id, replicas), sink, 0);
+        let request = Request {
+            mark,
+            ..order.request(first_id, replicas)
+        };
+        self.stores.mailbox.request(request, sink, 0);
         let reply = response.await.map_err(|e| e.to_string())?;
         if matches!(order.step, Step::Split(_) | Step::Merge(..)) {
             self.tell_of_bounds(reply).await;

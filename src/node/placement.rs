@@ -15,7 +15,7 @@ use rangekv_pd::state::encode;
 use rangekv_proto::internal::placement_command::{Kind, ReadState};
 use rangekv_proto::internal::{Heartbeat, PlacementReply, PlacementState};
 use rangekv_proto::{
-    Body, EvaluatorId, ReplySink, Request, RequestError, Response, StoreId, PLACEMENT_RANGE,
+    Body, EvaluatorId, Mark, ReplySink, Request, RequestError, Response, StoreId, PLACEMENT_RANGE,
 };
 use rangekv_store::shared::StoreShared;
 use std::sync::Arc;
@@ -98,6 +98,7 @@ impl Placement {
             range,
             version: PLACEMENT_VERSION,
             term,
+            mark: Mark::NONE,
             body: Body::Command {
                 evaluator: EvaluatorId::PLACEMENT,
                 read_only: true,

@@ -23,6 +23,7 @@ use super::stores::NodeStores;
 use super::syncers::Syncers;
 use super::transport::{Transport, MAIN};
 use super::watchdog::{self, Pulse};
+use crate::trace::Tracer;
 use anyhow::Context;
 use parking_lot::Mutex;
 use rangekv_pd::client::HeartbeatState;
@@ -35,12 +36,14 @@ use rangekv_router::server::Place;
 use rangekv_store::event::SnapshotToSend;
 use rangekv_store::metrics::{MessageDrop, Metrics};
 use rangekv_store::reader::LocalReader;
+use rangekv_store::trace::{Election, Traced};
 use rangekv_store::wire::{self, Envelope};
 use rangekv_store::worker::Worker;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
+use std::vec::Drain;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, Notify};
 use tokio::task::JoinSet;
@@ -105,6 +108,10 @@ pub async fn prepare(
     let identity = seat.identity().context("a store without a seat")?;
     let me = identity.store_id();
     let runtime = Handle::current();
+    let tracer = match &options.trace {
+        Some(trace) => Some(Tracer::start(trace, &identity)?),
+        None => None,
+    };
     let metrics = shared.metrics.clone();
     let ports = Ports::new().context("the worker's epoll")?;
     let (mailbox, inbox) = mailbox(Limits::default(), metrics.clone(), ports.waker().clone());
@@ -147,7 +154,7 @@ pub async fn prepare(
     };
     let places: Vec<Place> = door_ports.into_iter().enumerate().map(own_way).collect();
     let cache = Arc::new(SharedCache::new());
-    let calls = Calls::new(stores.clone(), cache.clone(), book.clone());
+    let calls = Calls::new(stores.clone(), cache.clone(), book.clone(), tracer.clone());
     let disk = DiskWatch::new(seat.path()).context("the free space of the disk")?;
     let (rejected, rejections) = mpsc::channel(1);
     let heartbeats = Arc::new(Heartbeats {
@@ -157,6 +164,7 @@ pub async fn prepare(
         book: book.clone(),
         engine: engine.clone(),
         disk: disk.clone(),
+        tracer: tracer.clone(),
         routes_wanted,
         rejected,
         registered: AtomicBool::new(false),
@@ -177,10 +185,12 @@ pub async fn prepare(
             book.clone(),
             mailbox.clone(),
             metrics.clone(),
+            tracer.clone(),
             runtime,
         )
         .context("the snapshot threads")?,
         metrics: metrics.clone(),
+        tracer: tracer.clone(),
     };
     background.spawn(keep_registered(
         heartbeats.clone(),
@@ -201,6 +211,7 @@ pub async fn prepare(
         engine.clone(),
         mailbox.clone(),
         metrics,
+        tracer.clone(),
         options.snapshots_max,
     );
     let hub = Arc::<Hub>::default();
@@ -222,6 +233,7 @@ pub async fn prepare(
         heartbeats,
         snapshots,
         pulse,
+        tracer,
         started,
     };
     Ok(Prepared {
@@ -276,6 +288,7 @@ struct StorePost {
     transport: Arc<Transport>,
     snapshots: SnapshotSender,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
 }
 
 impl Post for StorePost {
@@ -290,5 +303,11 @@ impl Post for StorePost {
 
     fn snapshot(&self, snapshot: SnapshotToSend) {
         self.snapshots.send(snapshot);
+    }
+
+    fn figures(&self, traced: Drain<'_, Traced>, elections: Drain<'_, Election>) {
+        if let Some(tracer) = &self.tracer {
+            tracer.worker(traced, elections);
+        }
     }
 }

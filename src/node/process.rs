@@ -25,6 +25,7 @@ use crate::dynamo;
 use crate::http;
 use crate::http::site::Site;
 use crate::kv;
+use crate::trace::RedisTracer;
 use anyhow::Context;
 use rangekv_pd::state::StoreRole;
 use rangekv_router::server::{self, Place};
@@ -44,6 +45,9 @@ use tonic_health::ServingStatus;
 
 /// Leaders have this long to move away before the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(4);
+
+/// The last spans have this long to reach their collector.
+const SPANS_MAX: Duration = Duration::from_secs(1);
 
 /// A door that waits for its clients' last answers waits no longer.
 const DOOR_CLOSE_MAX: Duration = Duration::from_secs(1);
@@ -295,6 +299,9 @@ impl RedisDoor {
         let info = Arc::new(NodeInfo::new(node.clone()));
         let mut door = Door::new(session::Config::default(), node.cache.clone(), info);
         door.pubsub = node.hub.clone();
+        if let Some(tracer) = &node.tracer {
+            door.tracer = Some(Arc::new(RedisTracer(tracer.clone())));
+        }
         let door = Arc::new(door);
         site.set_redis(door.clone());
         let (close, closing) = oneshot::channel();
@@ -377,13 +384,18 @@ async fn drain(node: &Running) {
 /// Ends the worker and makes everything durable.
 async fn end(node: &Arc<Running>, worker: JoinHandle<Worker>) -> anyhow::Result<()> {
     node.mailbox.close();
-    let engine = node.engine.clone();
-    let ended = tokio::task::spawn_blocking(move || {
-        let worker = worker.join();
-        engine.flush();
-        worker.is_ok()
+    let ended = tokio::task::spawn_blocking(move || worker.join().is_ok());
+    let ended = ended.await?;
+    let (engine, tracer) = (node.engine.clone(), node.tracer.clone());
+    let flush = tokio::task::spawn_blocking(move || engine.flush());
+    let close = tokio::task::spawn_blocking(move || {
+        if let Some(tracer) = tracer {
+            tracer.close(SPANS_MAX);
+        }
     });
-    anyhow::ensure!(ended.await?, "the worker's thread panicked");
+    flush.await?;
+    close.await?;
+    anyhow::ensure!(ended, "the worker's thread panicked");
     tracing::info!(node = node.identity.name, "stopped");
     Ok(())
 }

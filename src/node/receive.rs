@@ -2,7 +2,9 @@
 
 use super::chunks::Decoder;
 use super::mailbox::Mailbox;
+use crate::trace::Tracer;
 use rangekv_proto::internal::{SnapshotAck, SnapshotChunk};
+use rangekv_proto::RangeId;
 use rangekv_store::engine::StateEngine;
 use rangekv_store::event::Event;
 use rangekv_store::metrics::{Direction, Metrics};
@@ -21,6 +23,7 @@ pub struct SnapshotReceiver {
     engine: Arc<dyn StateEngine>,
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     /// Each writes a file: more at once would only slow each other down.
     slots: Arc<Semaphore>,
 }
@@ -31,12 +34,14 @@ impl SnapshotReceiver {
         engine: Arc<dyn StateEngine>,
         mailbox: Arc<Mailbox>,
         metrics: Arc<Metrics>,
+        tracer: Option<Arc<Tracer>>,
         at_once: usize,
     ) -> Self {
         SnapshotReceiver {
             engine,
             mailbox,
             metrics,
+            tracer,
             slots: Arc::new(Semaphore::new(at_once)),
         }
     }
@@ -49,13 +54,26 @@ impl SnapshotReceiver {
         let (engine, mailbox, runtime) =
             (self.engine.clone(), self.mailbox.clone(), Handle::current());
         let metrics = self.metrics.clone();
+        let work = self
+            .tracer
+            .as_ref()
+            .map(|tracer| tracer.begin("snapshot receive"));
         // Staging writes files: not on a thread that serves connections.
         let staging = tokio::task::spawn_blocking(move || {
             let _slot = slot;
-            stage(&*engine, &mailbox, &metrics, &runtime, chunks)
+            let staged = stage(&*engine, &mailbox, &metrics, &runtime, chunks);
+            if let Some(mut work) = work {
+                if let Ok((range, records)) = &staged {
+                    work = work
+                        .with("rangekv.range", range.0 as i64)
+                        .with("rangekv.records", *records as i64);
+                }
+                work.end(staged.as_ref().err().cloned());
+            }
+            staged
         });
         match staging.await {
-            Ok(Ok(())) => Ok(SnapshotAck {
+            Ok(Ok(_)) => Ok(SnapshotAck {
                 accepted: true,
                 reason: String::new(),
             }),
@@ -72,13 +90,14 @@ fn refused(reason: impl Into<String>) -> SnapshotAck {
     }
 }
 
+/// The range, and how many records there are.
 fn stage(
     engine: &dyn StateEngine,
     mailbox: &Mailbox,
     metrics: &Metrics,
     runtime: &Handle,
     mut chunks: Streaming<SnapshotChunk>,
-) -> Result<(), String> {
+) -> Result<(RangeId, u64), String> {
     let mut next = || {
         let chunk = async { tokio::time::timeout(STALL_MAX, chunks.message()).await };
         let chunk = runtime.block_on(chunk);
@@ -105,13 +124,10 @@ fn stage(
         return Err("the stream ended before the last chunk".into());
     }
     let staged = stager.finish().map_err(|e| e.to_string())?;
-    tracing::info!(
-        group = envelope.range.0,
-        records = staged.records(),
-        "snapshot received"
-    );
+    let (range, records) = (envelope.range, staged.records());
+    tracing::info!(group = range.0, records, "snapshot received");
     mailbox.push(Event::SnapshotReceived { envelope, staged });
-    Ok(())
+    Ok((range, records))
 }
 
 fn one_envelope(first: &SnapshotChunk) -> Result<Envelope, String> {

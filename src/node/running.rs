@@ -11,6 +11,7 @@ use super::receive::SnapshotReceiver;
 use super::seat::Seat;
 use super::stores::NodeStores;
 use super::watchdog::Pulse;
+use crate::trace::Tracer;
 use rangekv_router::cache::SharedCache;
 use rangekv_router::poll::ports::Entrance;
 use rangekv_router::pubsub::Hub;
@@ -53,6 +54,8 @@ pub struct Running {
     pub pubsub: Inbound,
     /// Whether the worker moves.
     pub pulse: Arc<Pulse>,
+    /// Who makes spans, if anything is traced.
+    pub tracer: Option<Arc<Tracer>>,
     /// When the process started.
     pub started: Instant,
 }

@@ -9,6 +9,7 @@ use super::dial::dial;
 use super::greeting::Greeting;
 use super::identity::Identity;
 use super::mailbox::Mailbox;
+use crate::trace::Tracer;
 use crossbeam::channel::{bounded, Receiver, Sender, TrySendError};
 use parking_lot::Mutex;
 use rangekv_proto::internal::{SnapshotAck, SnapshotChunk};
@@ -43,12 +44,14 @@ struct Shared {
     book: Arc<AddressBook>,
     mailbox: Arc<Mailbox>,
     metrics: Arc<Metrics>,
+    tracer: Option<Arc<Tracer>>,
     runtime: Handle,
     limit: RateLimit,
 }
 
 impl SnapshotSender {
     /// Starts `threads` threads that send `bytes_per_second` in all.
+    #[allow(clippy::too_many_arguments)]
     pub fn spawn(
         threads: usize,
         bytes_per_second: u64,
@@ -56,6 +59,7 @@ impl SnapshotSender {
         book: Arc<AddressBook>,
         mailbox: Arc<Mailbox>,
         metrics: Arc<Metrics>,
+        tracer: Option<Arc<Tracer>>,
         runtime: Handle,
     ) -> std::io::Result<Self> {
         let (queue, work) = bounded(threads * WAITING_PER_THREAD);
@@ -64,6 +68,7 @@ impl SnapshotSender {
             book,
             mailbox: mailbox.clone(),
             metrics,
+            tracer,
             runtime,
             limit: RateLimit::new(bytes_per_second),
         });
@@ -99,7 +104,17 @@ impl Shared {
         for snapshot in work {
             let (group, to) = (snapshot.range.id.0, snapshot.to.0);
             let began = Instant::now();
+            let work = self
+                .tracer
+                .as_ref()
+                .map(|tracer| tracer.begin("snapshot send"));
             let sent = self.stream(&snapshot);
+            if let Some(work) = work {
+                work.with("rangekv.range", group as i64)
+                    .with("rangekv.to", to as i64)
+                    .with("rangekv.bytes", *sent.as_ref().unwrap_or(&0) as i64)
+                    .end(sent.clone().err());
+            }
             match &sent {
                 Ok(bytes) => {
                     tracing::info!(group, to, bytes, elapsed = ?began.elapsed(), "snapshot sent");

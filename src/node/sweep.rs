@@ -14,7 +14,7 @@ use super::once::once;
 use super::running::Running;
 use bytes::Bytes;
 use rangekv_model::redis::sweep::{command, Page};
-use rangekv_proto::{Body, EvaluatorId, RangeDescriptor, RangeId, Request, PLACEMENT_RANGE};
+use rangekv_proto::{Body, EvaluatorId, Mark, RangeDescriptor, RangeId, Request, PLACEMENT_RANGE};
 use rangekv_router::stores::Stores;
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -128,6 +128,7 @@ async fn page(
         range: id,
         version,
         term,
+        mark: Mark::NONE,
         body: Body::Command {
             evaluator: redis,
             read_only: false,

@@ -238,13 +238,16 @@ impl Transport {
         let registered = self.book.get(peer.store).map_or(0, |e| e.incarnation);
         let greeting = Greeting::new(&self.me, peer.store, registered);
         let opened = link::open(&address, &greeting).await;
-        let stream = match opened.map(link::socket) {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return error.to_string(),
+        let (stream, understood) = match opened {
+            Ok(opened) => opened,
             Err(why) => return why,
         };
+        let stream = match link::socket(stream) {
+            Ok(stream) => stream,
+            Err(error) => return error.to_string(),
+        };
         let lane = peer.lanes[way].clone();
-        let session = lane.open(stream.clone());
+        let session = lane.open(stream.clone(), understood);
         tracing::info!(store = %peer.store, way, address, "link to store is up");
         let link = Open {
             stream,

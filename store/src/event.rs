@@ -1,6 +1,7 @@
 //! What happens to a worker, and what a worker wants done: the table of contents of the store.
 
 use crate::engine::{Snapshot, Staged};
+use crate::trace::{Election, Traced};
 use crate::wire::Envelope;
 use bytes::Bytes;
 use rangekv_proto::{RangeDescriptor, RangeId, ReplicaId, ReplySink, Request, StoreId};
@@ -27,6 +28,8 @@ pub enum Event {
         sink: Arc<dyn ReplySink>,
         /// Identifies the request to `sink`.
         token: u64,
+        /// When it came to the mailbox, monotonic ns, if it is traced; 0 = nobody has looked.
+        arrived_ns: u64,
     },
     /// Raft envelopes from another store, in the codec of [`crate::wire`].
     Raft {
@@ -87,4 +90,8 @@ pub struct Outbox {
     pub envelopes: Vec<(StoreId, Envelope)>,
     /// Snapshots to stream.
     pub snapshots: Vec<SnapshotToSend>,
+    /// What was done for traced requests.
+    pub traced: Vec<Traced>,
+    /// Elections won.
+    pub elections: Vec<Election>,
 }

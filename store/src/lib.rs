@@ -23,6 +23,7 @@ pub mod replica;
 pub mod shared;
 pub mod size;
 pub mod storage;
+pub mod trace;
 pub mod watch;
 pub mod wire;
 pub mod worker;

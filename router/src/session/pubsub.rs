@@ -20,7 +20,7 @@ use bytes::Bytes;
 use rangekv_model::redis::codec::Protocol;
 use rangekv_model::redis::reply::{self, Reply};
 use rangekv_model::redis::spec::{Flags, Group, Spec};
-use rangekv_proto::{Body, RangeId, Request, Response};
+use rangekv_proto::{Body, Mark, RangeId, Request, Response};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -266,6 +266,7 @@ impl Session {
                 range: RangeId(0),
                 version: 0,
                 term: 0,
+                mark: Mark::NONE,
                 body: Body::PubSub(ask.clone()),
             };
             let token = Self::token(ASKED, number, place);

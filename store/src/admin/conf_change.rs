@@ -73,7 +73,7 @@ impl Replica {
                     last.index == index && last.get_entry_type() == EntryType::EntryConfChangeV2,
                     "raft replaced a configuration change by an empty entry"
                 );
-                self.reply_at(index, waiter, after.encode(), true);
+                self.reply_at(ctx, index, waiter, after.encode(), true);
             }
             None => waiter.complete(Err(RequestError::NotLeader {
                 range: self.range,

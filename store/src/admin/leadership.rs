@@ -12,7 +12,7 @@ impl Replica {
             Some(index) => {
                 let reply = self.admin_reply(index);
                 // Losing it loses nothing: it may be asked for again.
-                self.reply_at(index, waiter, reply, false);
+                self.reply_at(ctx, index, waiter, reply, false);
             }
             None => waiter.complete(Err(RequestError::NotLeader {
                 range: self.range,

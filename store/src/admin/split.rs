@@ -78,7 +78,7 @@ impl Replica {
         match self.propose(ctx, |raw| raw.propose(Vec::new(), data)) {
             Some(index) => {
                 self.raise_barrier(index);
-                self.reply_at(index, waiter, reply.encode_to_vec().into(), true);
+                self.reply_at(ctx, index, waiter, reply.encode_to_vec().into(), true);
             }
             None => waiter.complete(Err(RequestError::NotLeader {
                 range: self.range,

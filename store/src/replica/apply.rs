@@ -12,6 +12,7 @@ use crate::bugs::{self, Bug};
 use crate::engine::WriteBatch;
 use crate::meta;
 use crate::payload::{self, Payload};
+use crate::trace::Election;
 use raft::eraftpb::{Entry, EntryType};
 
 impl Replica {
@@ -88,6 +89,13 @@ impl Replica {
             if entry.term == lead.term && !lead.ready {
                 lead.ready = true;
                 ctx.metrics.leaders_elected.increment();
+                if let Some(campaigned_ns) = self.campaigned_ns.take() {
+                    ctx.traces.elected(Election {
+                        range: self.range,
+                        term: entry.term,
+                        lap: (campaigned_ns, ctx.now.mono_ns),
+                    });
+                }
             }
             while lead
                 .sends
@@ -104,6 +112,8 @@ impl Replica {
             }
             self.renew_lease(ctx, sent.sent_ns);
         }
+        ctx.traces
+            .committed(self.range, entry.index, ctx.now.mono_ns);
         self.release(entry.index, completions);
     }
 

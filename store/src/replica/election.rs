@@ -88,7 +88,7 @@ impl Replica {
         match raft.state {
             // It has no vote, or a membership change to apply first: it keeps nobody else from it.
             StateRole::Follower => raft.election_elapsed = raft.election_timeout(),
-            _ => self.metrics.elections_started.increment(),
+            _ => self.note_campaign(now),
         }
     }
 

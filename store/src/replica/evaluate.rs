@@ -245,7 +245,7 @@ impl Replica {
             if bugs::active(Bug::ReplyBeforeCommit) {
                 return waiter.complete(Ok(reply));
             }
-            self.reply_with_batch(waiter, reply, true);
+            self.reply_with_batch(ctx, waiter, reply, true);
             // Raft takes no proposal while its Ready is being handled.
             if self.overlay.batch_bytes() > ctx.config.entry_bytes_max && self.in_ready.is_none() {
                 self.propose_batch(ctx);
@@ -256,7 +256,7 @@ impl Replica {
             ctx.metrics.reads.of(ReadPath::Worker).increment();
             ctx.answers.push((waiter.sink, waiter.token, Ok(reply)));
         } else if self.overlay.has_batch() {
-            self.reply_with_batch(waiter, reply, false);
+            self.reply_with_batch(ctx, waiter, reply, false);
         } else if (leased || bugs::active(Bug::ReadBehindOldEntry)) && !self.overlay.is_empty() {
             let index = self.raw.raft.raft_log.last_index();
             let Waiter { sink, token, .. } = waiter;
@@ -288,16 +288,9 @@ impl Replica {
         lead.reads.push(Held { waiter, answer });
     }
 
-    fn reply_with_batch(&mut self, waiter: Waiter, reply: Bytes, writes: bool) {
+    fn reply_with_batch(&mut self, ctx: &mut Ctx<'_>, waiter: Waiter, reply: Bytes, writes: bool) {
         let index = self.raw.raft.raft_log.last_index() + 1;
-        let Waiter { sink, token, .. } = waiter;
-        self.pending.push_back(Pending {
-            index,
-            writes,
-            reply,
-            sink,
-            token,
-        });
+        self.reply_at(ctx, index, waiter, reply, writes);
     }
 
     /// Whether a local read at `now` is linearizable.
@@ -366,10 +359,23 @@ impl Replica {
         Some(index)
     }
 
-    /// Appends an admin entry's reply to the queue of those that wait. `writes`: losing the
+    /// Appends an entry's reply to the queue of those that wait. `writes`: losing the
     /// entry leaves the outcome unknown.
-    pub(crate) fn reply_at(&mut self, index: u64, waiter: Waiter, reply: Bytes, writes: bool) {
-        let Waiter { sink, token, .. } = waiter;
+    pub(crate) fn reply_at(
+        &mut self,
+        ctx: &mut Ctx<'_>,
+        index: u64,
+        waiter: Waiter,
+        reply: Bytes,
+        writes: bool,
+    ) {
+        let Waiter {
+            request,
+            sink,
+            token,
+        } = waiter;
+        ctx.traces
+            .waits_for(request.mark, self.range, index, ctx.now.mono_ns);
         self.pending.push_back(Pending {
             index,
             writes,

@@ -28,6 +28,7 @@ use crate::metrics::{MessageDrop, Metrics, Refusal, Role};
 use crate::overlay::Overlay;
 use crate::shared::RangeCell;
 use crate::storage::GroupStorage;
+use crate::trace::Traces;
 use crate::watch::Memory;
 use crate::worker::Evaluators;
 use bytes::Bytes;
@@ -148,6 +149,8 @@ pub struct Ctx<'a> {
     pub counter: &'a mut u64,
     /// Replies that may leave at once.
     pub answers: &'a mut Completions,
+    /// Traced requests.
+    pub traces: &'a mut Traces,
 }
 
 impl Ctx<'_> {
@@ -218,6 +221,8 @@ pub struct Replica {
     successor: Option<(u64, ReplicaId)>,
     /// It was told to campaign, and has not tried again of its own accord.
     first_campaign: bool,
+    /// When it first campaigned since it last followed somebody, monotonic ns; `None` = not since.
+    campaigned_ns: Option<u64>,
     /// When it campaigns next; see [`election`].
     turn: election::Turn,
     /// While uninitialised: the newest `conf_version` of which a member has said that this
@@ -285,6 +290,7 @@ impl Replica {
             promise_ns: config.promise_ns(),
             successor: None,
             first_campaign: false,
+            campaigned_ns: None,
             turn: election::Turn::after(election_ticks),
             member_at: 0,
             quiesced: false,
@@ -513,7 +519,7 @@ impl Replica {
             StateRole::Candidate | StateRole::Leader
         );
         if kind == MessageType::MsgTimeoutNow && campaigns {
-            self.metrics.elections_started.increment();
+            self.note_campaign(now);
         }
         if matches!(
             kind,
@@ -556,9 +562,14 @@ impl Replica {
     pub fn campaign(&mut self, now: Now) {
         self.first_campaign = true;
         if self.raw.campaign().is_ok() {
-            self.metrics.elections_started.increment();
+            self.note_campaign(now);
             self.after_step(now);
         }
+    }
+
+    fn note_campaign(&mut self, now: Now) {
+        self.metrics.elections_started.increment();
+        self.campaigned_ns.get_or_insert(now.mono_ns);
     }
 
     /// Notices a change of role, term or leader. Called after everything that may cause one,
@@ -584,6 +595,9 @@ impl Replica {
         }
         if matches!(is.0, StateRole::Follower | StateRole::Leader) {
             self.first_campaign = false;
+        }
+        if is.0 == StateRole::Follower && is.2 != raft::INVALID_ID {
+            self.campaigned_ns = None;
         }
         let lost = was.0 == StateRole::Leader && (is.0 != StateRole::Leader || is.1 != was.1);
         if lost {

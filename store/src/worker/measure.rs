@@ -23,6 +23,7 @@ impl Worker {
         }
         if taken.requests > 0 {
             observe(&metrics.write.evaluate, Some(taken.began_ns), began_ns);
+            self.traces.evaluated(began_ns);
         }
         began_ns
     }
@@ -47,6 +48,7 @@ impl Worker {
         metrics.syncs.increment();
         observe(&metrics.fsync, began_ns, ended_ns);
         observe(&metrics.write.log, self.staged_ns.take(), ended_ns);
+        self.traces.durable(None, ended_ns);
     }
 
     /// Another thread has synced.
@@ -63,6 +65,7 @@ impl Worker {
             observe(&metrics.write.log, staged_ns, Some(now.mono_ns));
             self.staged_before.pop_front();
         }
+        self.traces.durable(Some(sequence), Some(now.mono_ns));
     }
 
     pub(super) fn drop_message(&self, reason: MessageDrop) {

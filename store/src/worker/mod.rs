@@ -34,6 +34,7 @@ use crate::metrics::{MessageDrop, Refusal, SnapshotEvent, Wake};
 use crate::replica::ready::Round;
 use crate::replica::{Completions, Ctx, Replica, Waiter};
 use crate::shared::StoreShared;
+use crate::trace::Traces;
 use crate::wire::Envelope;
 use rangekv_model::eval::Evaluator;
 use rangekv_proto::{
@@ -154,6 +155,8 @@ pub struct Worker {
     staged_ns: Option<u64>,
     /// When those were that another thread syncs, by the job's sequence.
     staged_before: VecDeque<(u64, Option<u64>)>,
+    /// Traced requests under way.
+    traces: Traces,
 }
 
 /// How far the log of a round is durable.
@@ -189,6 +192,7 @@ macro_rules! ctx {
             disk_full: $self.disk_full,
             counter: &mut $self.counter,
             answers: &mut $self.answers,
+            traces: &mut $self.traces,
         }
     };
 }
@@ -208,7 +212,15 @@ impl Worker {
                 request,
                 sink,
                 token,
-            } => self.request(now, request, sink, token),
+                arrived_ns,
+            } => {
+                if request.mark.is_some() {
+                    let taken_ns = self.taken.began_ns;
+                    self.traces
+                        .begin(request.mark, request.range, arrived_ns, taken_ns);
+                }
+                self.request(now, request, sink, token);
+            }
             Event::Raft { from, envelopes } => {
                 self.heard(now, from);
                 match crate::wire::decode(envelopes) {
@@ -347,6 +359,8 @@ impl Worker {
         }
         let wrote = write_batch(&mut ctx, &mut round);
         self.staged_ns = lap(&mut self.stopwatch);
+        ctx.traces.visible(began_ns, self.staged_ns);
+        ctx.traces.staged(self.staged_ns);
         if wrote {
             observe(&ctx.metrics.write.apply, began_ns, self.staged_ns);
         }
@@ -413,6 +427,7 @@ impl Worker {
         self.durable = Durable::Later(job.sequence);
         let staged_ns = self.staged_ns.take();
         self.staged_before.push_back((job.sequence, staged_ns));
+        self.traces.syncs(job.sequence);
         Some(job)
     }
 
@@ -474,6 +489,7 @@ impl Worker {
         if write_batch(&mut ctx, &mut round) {
             let now_ns = lap(&mut self.stopwatch);
             observe(&ctx.metrics.write.apply, began_ns, now_ns);
+            ctx.traces.visible(began_ns, now_ns);
         }
         for range in &taking_part {
             if let Some(r) = self.replicas.get_mut(range) {
@@ -489,6 +505,7 @@ impl Worker {
             self.start_split_off(now, descriptor);
         }
         self.send_synced(now, out);
+        self.traces.take_done(out);
         self.attend(noted);
         self.absorb_waiting(now);
         let replicas = &self.replicas;
@@ -527,6 +544,7 @@ impl Worker {
         }
         self.next_tick_ns = now.mono_ns + self.config.tick_ms * 1_000_000;
         self.ticks += 1;
+        self.traces.tick(now.mono_ns);
         self.tick_neighbours(now);
         self.quiesce_idle(now);
         let mut ctx = ctx!(self, now);

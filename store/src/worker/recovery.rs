@@ -17,6 +17,7 @@ use crate::event::Now;
 use crate::log::{GroupLog, RaftLog, Recovered};
 use crate::meta::{self, Applied};
 use crate::shared::StoreShared;
+use crate::trace::Traces;
 use rangekv_proto::{RangeId, INITIAL_INDEX, INITIAL_TERM};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -92,6 +93,7 @@ impl Worker {
             staged_ns: None,
             staged_before: VecDeque::new(),
             answers: Vec::new(),
+            traces: Traces::default(),
         };
         let merged = meta::all_merged(&*worker.engine).map_err(StartError::State)?;
         worker.recover_merged(merged);

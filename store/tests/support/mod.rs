@@ -205,6 +205,7 @@ impl Cluster {
                     range: RangeId(number(r)),
                     version: number(version),
                     term: 0,
+                    mark: Mark::NONE,
                     body: Body::Command {
                         evaluator: EvaluatorId::REDIS,
                         read_only: command[0] == "get",
@@ -588,6 +589,7 @@ impl Cluster {
             request,
             sink: self.replies.clone(),
             token: self.token,
+            arrived_ns: 0,
         };
         let now = self.now;
         self.nodes
@@ -606,6 +608,7 @@ impl Cluster {
             range: d.id,
             version: d.epoch.version,
             term: 0,
+            mark: Mark::NONE,
             body: Body::Admin(command),
         };
         self.request(s, request, line);
@@ -634,6 +637,7 @@ impl Cluster {
             range: d.id,
             version: version.unwrap_or(d.epoch.version),
             term: 0,
+            mark: Mark::NONE,
             body,
         };
         self.request(s, request, line);

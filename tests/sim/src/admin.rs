@@ -19,7 +19,7 @@ use rangekv_proto::internal::admin_command::{
 };
 use rangekv_proto::internal::AdminCommand;
 use rangekv_proto::{
-    Body, LeaderHint, RangeDescriptor, RangeId, Replica, ReplicaRole, Request, StoreId,
+    Body, LeaderHint, Mark, RangeDescriptor, RangeId, Replica, ReplicaRole, Request, StoreId,
     PLACEMENT_RANGE,
 };
 
@@ -44,6 +44,7 @@ fn request(led: &Led, kind: Kind) -> (StoreId, Request) {
         range: descriptor.id,
         version: descriptor.epoch.version,
         term: 0,
+        mark: Mark::NONE,
         body: Body::Admin(encode(kind)),
     };
     (hint.store, request)

@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::Rng;
 use rangekv_model::redis::codec::{encode_command, Protocol};
-use rangekv_proto::{Body, EvaluatorId, Request, RequestError, Response, StoreId};
+use rangekv_proto::{Body, EvaluatorId, Mark, Request, RequestError, Response, StoreId};
 use rangekv_router::cache::{Asked, RangeCache};
 use rangekv_router::retry::{Action, Ask, Attempt, DoorError, Policy};
 
@@ -210,6 +210,7 @@ impl Client {
             range: asked.range,
             version: asked.version,
             term,
+            mark: Mark::NONE,
             body,
         };
         Step::Send {

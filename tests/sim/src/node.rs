@@ -338,6 +338,7 @@ impl Process {
             request,
             sink,
             token,
+            arrived_ns: 0,
         });
     }
 

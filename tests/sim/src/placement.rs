@@ -30,7 +30,7 @@ use rangekv_proto::internal::{
     StoreRecord,
 };
 use rangekv_proto::{
-    Body, Epoch, EvaluatorId, RangeId, ReplicaId, Request, RequestError, Response, StoreId,
+    Body, Epoch, EvaluatorId, Mark, RangeId, ReplicaId, Request, RequestError, Response, StoreId,
     PLACEMENT_RANGE,
 };
 use rangekv_router::cache::Asked;
@@ -311,6 +311,7 @@ impl Cluster {
             range: PLACEMENT_RANGE,
             version: PLACEMENT_VERSION,
             term: 0,
+            mark: Mark::NONE,
             body: call.body.clone(),
         };
         let call = DoorCall {
@@ -534,6 +535,7 @@ impl Cluster {
             range,
             version: PLACEMENT_VERSION,
             term,
+            mark: Mark::NONE,
             body: placement_body(Kind::ReadState(ReadState {})),
         };
         let read = self.token();

@@ -3,7 +3,7 @@
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
 //! [`placing`], [`steering`], [`recovering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`kv`], [`power`], [`clocks`]; [`status`]
-//! is what is seen of it over HTTP. What
+//! is what is seen of it over HTTP, [`traces`] what a [`collector`] is sent. What
 //! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
 //! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
 //! looks for reads that are too old.
@@ -42,8 +42,11 @@ mod clocks;
 
 mod status;
 
+mod traces;
+
 mod browser;
 mod cluster;
+mod collector;
 mod disk;
 mod doors;
 mod ledger;

@@ -53,6 +53,17 @@ fn malformed_flags_are_refused_and_quoted() {
         ),
         ("--join nowhere", "'nowhere'", "host:port"),
         (
+            "--otlp-endpoint collector:4317",
+            "'collector:4317'",
+            "http://host:port",
+        ),
+        (
+            "--otlp-endpoint http://127.0.0.1:9 --trace-sample 2",
+            "'2'",
+            "from 0 to 1",
+        ),
+        ("--trace-sample 0.5", "'0.5'", "--otlp-endpoint"),
+        (
             "--bootstrap --bootstrap-members n1=127.0.0.1:1,n2=10.0.0.12:50051",
             "'127.0.0.1:1'",
             "--advertise-address",

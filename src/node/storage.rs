@@ -104,7 +104,10 @@ fn only_replica(d: &RangeDescriptor) -> Option<RangeId> {
 fn campaign(worker: &mut Worker, range: RangeId) {
     let now = clock::now();
     worker.with_replica(now, range, |replica, _| match replica.raw.campaign() {
-        Ok(()) => replica.after_step(now),
+        Ok(()) => {
+            replica.note_campaign(now);
+            replica.after_step(now);
+        }
         Err(error) => tracing::warn!(group = range.0, %error, "no campaign"),
     });
 }

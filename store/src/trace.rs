@@ -129,7 +129,8 @@ impl Traces {
             return;
         }
         for open in &mut self.open {
-            if open.traced.evaluate.is_none() {
+            // What is staged was evaluated later than others of its round: it had been waiting.
+            if open.traced.evaluate.is_none() && open.staged_ns.is_none() {
                 open.traced.evaluate = ended_ns.map(|ended_ns| (open.taken_ns, ended_ns));
             }
         }

@@ -104,7 +104,7 @@ impl TraceService for Spans {
                 });
             }
         }
-        Ok(Response::default())
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 

@@ -60,21 +60,29 @@ fn dynamo(node: &Node, operation: &str, body: &str) -> Result<String, String> {
     }
 }
 
-/// The one first span of this name that began since then.
-fn root(collector: &Collector, name: &str, since_ns: u64) -> Received {
+/// A trace's first span of this name that began since then and of which `fits` is true.
+fn root(
+    collector: &Collector,
+    name: &str,
+    since_ns: u64,
+    fits: impl Fn(&Received) -> bool,
+) -> Received {
     until(&format!("the span {name}"), || {
         let spans = collector.spans();
-        let mut found = spans.iter().filter(|s| {
+        let found = spans.iter().find(|s| {
             s.span.name == name
                 && s.span.parent_span_id.is_empty()
                 && s.span.start_time_unix_nano >= since_ns
+                && fits(s)
         });
-        match (found.next(), found.next()) {
-            (Some(root), None) => Ok(root.clone()),
-            (None, _) => Err(format!("none among {} spans", spans.len())),
-            (Some(a), Some(b)) => panic!("two: {a:?} {b:?}"),
-        }
+        found
+            .cloned()
+            .ok_or_else(|| format!("none among {} spans", spans.len()))
     })
+}
+
+fn is_ok(span: &Received) -> bool {
+    span.attribute("rangekv.outcome") == "ok"
 }
 
 /// The spans right below `parent`, in the order of their names in `names`, which are all.
@@ -99,7 +107,18 @@ fn children(collector: &Collector, parent: &Received, names: &[&str]) -> Vec<Rec
 
 /// A write at its leader below `root`, with all its stages, one after the other.
 fn written(collector: &Collector, root: &Received) -> Received {
-    let write = children(collector, root, &["write"]).remove(0);
+    // Beside it there may be requests that were refused, or had to wait.
+    let write = until(&format!("a write below {}", root.span.name), || {
+        let spans = collector.spans();
+        let mut found = spans
+            .into_iter()
+            .filter(|s| s.span.parent_span_id == root.span.span_id && s.span.name == "write");
+        match (found.next(), found.next()) {
+            (Some(write), None) => Ok(write),
+            (None, _) => Err("none".to_string()),
+            (Some(a), Some(b)) => panic!("two: {a:?} {b:?}"),
+        }
+    });
     assert_eq!(write.span.trace_id, root.span.trace_id);
     assert_eq!(write.span.kind, SERVER);
     assert!(!write.attribute("rangekv.index").is_empty(), "{write:?}");
@@ -128,16 +147,23 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
     cluster.start_all();
     cluster.wait_until_serving();
 
-    // A SET through a node that does not lead the key's range.
-    let leader = leader_of(&cluster, "traced");
-    let (led, other) = (&cluster.nodes[leader], &cluster.nodes[(leader + 1) % 3]);
-    let began = now_ns();
-    assert!(matches!(
-        call(other, &["SET", "traced", "x"]),
-        Reply::Simple(_)
-    ));
-    let ended = now_ns();
-    let set = root(&collector, "SET", began);
+    // A SET through a node that does not lead the key's range: leaders may still move.
+    let (set, led, began, ended) = until("a SET by way of another node", || {
+        let leader = leader_of(&cluster, "traced");
+        let other = &cluster.nodes[(leader + 1) % 3];
+        let began = now_ns();
+        assert!(matches!(
+            call(other, &["SET", "traced", "x"]),
+            Reply::Simple(_)
+        ));
+        let ended = now_ns();
+        let set = root(&collector, "SET", began, |_| true);
+        match set.attribute("rangekv.asked") == set.resource["rangekv.store"] {
+            true => Err("it leads the range".to_string()),
+            false => Ok((set, leader, began, ended)),
+        }
+    });
+    let (led, other) = (&cluster.nodes[led], &cluster.nodes[(led + 1) % 3]);
     let span = &set.span;
     assert!(span.start_time_unix_nano >= began && span.end_time_unix_nano <= ended);
     assert_eq!((span.kind, set.node()), (SERVER, &other.name[..]));
@@ -145,7 +171,7 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
     assert_eq!(set.attribute("rangekv.door"), "redis");
     assert_eq!(set.attribute("db.operation.name"), "SET");
     assert_eq!(set.attribute("rangekv.outcome"), "ok");
-    assert_eq!(set.attribute("rangekv.questions"), "1");
+    assert_ne!(set.attribute("rangekv.questions"), "0");
     let write = written(&collector, &set);
     assert_eq!(write.node(), led.name);
     assert_eq!(
@@ -163,7 +189,7 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
         call(led, &["LPUSH", "traced", "x"]),
         Reply::Error(_)
     ));
-    let push = root(&collector, "LPUSH", began);
+    let push = root(&collector, "LPUSH", began, |_| true);
     assert_eq!(push.attribute("rangekv.outcome"), "WRONGTYPE");
     assert_eq!(push.attribute("error.type"), "WRONGTYPE");
     assert_eq!(push.span.status.as_ref().map(|s| s.code), Some(ERROR));
@@ -180,7 +206,7 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
         began = now_ns();
         dynamo(other, "PutItem", item)
     });
-    let put = root(&collector, "PutItem", began);
+    let put = root(&collector, "PutItem", began, is_ok);
     assert_eq!(put.attribute("rangekv.door"), "dynamodb");
     assert_eq!((put.span.kind, put.node()), (SERVER, &other.name[..]));
     let write = written(&collector, &put);
@@ -190,9 +216,7 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
     );
 
     // What is done in the background: ranges had to be won, and one is cut.
-    let elected = collector.spans();
-    let elected = elected.iter().find(|s| s.span.name == "election");
-    let elected = elected.expect("somebody was elected");
+    let elected = root(&collector, "election", 0, |_| true);
     assert_eq!(
         (elected.span.kind, elected.attribute("rangekv.outcome")),
         (INTERNAL, "ok")
@@ -201,7 +225,7 @@ fn a_request_is_one_trace_over_all_stores_that_serve_it() {
     until("a split", || {
         ask(&cluster, &["range", "split", "--slot", "8191"])
     });
-    let split = root(&collector, "split", began);
+    let split = root(&collector, "split", began, is_ok);
     assert_eq!(split.span.kind, INTERNAL);
     let write = written(&collector, &split);
     assert_eq!(
@@ -229,9 +253,7 @@ fn snapshots_and_orders_of_a_move_are_traced() {
     cluster.wait_until_serving();
     let seen = |name: &str| {
         let spans = collector.spans();
-        spans
-            .into_iter()
-            .find(|s| s.span.name == name && s.attribute("rangekv.outcome") == "ok")
+        spans.into_iter().find(|s| s.span.name == name && is_ok(s))
     };
     // A fourth store is given its part by the placement driver.
     let receive = until("a snapshot is received", || {
@@ -257,7 +279,7 @@ fn without_a_collector_a_node_serves_and_says_so_once() {
     trace_all(&mut cluster, "http://127.0.0.1:1");
     cluster.start_all();
     cluster.wait_until_serving();
-    const COMPLAINT: &str = "spans did not reach the collector";
+    const COMPLAINT: &str = "WARN spans did not reach the collector";
     until("a complaint", || {
         call(&cluster.nodes[0], &["SET", "k", "v"]);
         match cluster.nodes[0].output().contains(COMPLAINT) {

@@ -567,7 +567,8 @@ impl Replica {
         }
     }
 
-    fn note_campaign(&mut self, now: Now) {
+    /// Counts an election that it has begun.
+    pub fn note_campaign(&mut self, now: Now) {
         self.metrics.elections_started.increment();
         self.campaigned_ns.get_or_insert(now.mono_ns);
     }

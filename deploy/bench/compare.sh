@@ -96,10 +96,19 @@ run() {
     local pid=$!
     all_pids+=("$pid")
     if [ ${#slow[@]} -gt 0 ]; then
-        eventually "$name" grep -q '[0-9]' "/proc/$pid/task/$pid/children"
-        pid=$(tr -d ' ' <"/proc/$pid/task/$pid/children")
+        eventually "$name" delayed "$pid" "$(basename "$1")"
+        pid=$(delayed "$pid" "$(basename "$1")")
     fi
     pids[$system]="${pids[$system]:-} $pid"
+}
+
+# delayed PID PROGRAM: the child of slowsync.py; python3 may be a script that has others first.
+delayed() {
+    local child
+    for child in $(<"/proc/$1/task/$1/children"); do
+        [ "$(<"/proc/$child/comm")" = "$2" ] && echo "$child" && return
+    done
+    return 1
 }
 
 # eventually WHAT COMMAND…: tries for 20 seconds.

@@ -444,6 +444,10 @@ impl Worker {
                     payload: Payload::AmIMember,
                 };
                 self.outbox.push((store, question));
+                // Who has no vote, and missed that its group quiesced, can't wake it by a campaign.
+                if !r.is_quiesced() && member != ReplicaId::default() {
+                    self.outbox.push((store, r.say(member, Payload::Wake)));
+                }
             }
         }
     }

@@ -230,6 +230,57 @@ fn updates() {
     }
 }
 
+/// An emptied set is no element any more, like what `REMOVE` names: both go by the indexes of the
+/// list as it was, and so does what is written beside them.
+#[test]
+fn emptied_sets_leave_lists_as_removed_elements_do() {
+    let strings = |texts: &[&str]| texts.iter().map(|text| s(text)).collect::<Vec<_>>();
+    let cases: [(&str, Vec<Value>); 8] = [
+        ("DELETE bags[0] :y", {
+            vec![s("one"), ss(&["x", "y"]), s("three"), ss(&["y"])]
+        }),
+        ("DELETE bags[0] :y REMOVE bags[1]", {
+            vec![ss(&["x", "y"]), s("three"), ss(&["y"])]
+        }),
+        ("REMOVE bags[1], bags[3] DELETE bags[0] :y", {
+            vec![ss(&["x", "y"]), ss(&["y"])]
+        }),
+        (
+            "DELETE bags[0] :y, bags[2] :xy, bags[4] :y",
+            strings(&["one", "three"]),
+        ),
+        ("DELETE bags[0] :y, bags[2] :y", {
+            vec![s("one"), ss(&["x"]), s("three"), ss(&["y"])]
+        }),
+        (
+            "DELETE bags[0] :y, bags[4] :y REMOVE bags[2] SET bags[1] = :s, bags[9] = :x",
+            strings(&["he", "three", "x"]),
+        ),
+        ("DELETE bags[0] :y ADD bags[2] :z", {
+            vec![s("one"), ss(&["x", "y", "z"]), s("three"), ss(&["y"])]
+        }),
+        // New elements of all actions in the order of their indexes.
+        (
+            "ADD bags[8] :z SET bags[9] = :s REMOVE bags[0], bags[2], bags[4]",
+            { vec![s("one"), s("three"), ss(&["z"]), s("he")] },
+        ),
+    ];
+    for (text, expected) in cases {
+        let mut item = item();
+        let bags = vec![
+            ss(&["y"]),
+            s("one"),
+            ss(&["x", "y"]),
+            s("three"),
+            ss(&["y"]),
+        ];
+        item.insert("bags".into(), Value::L(bags));
+        let parsed = parse_update(text, &placeholders()).unwrap_or_else(|e| panic!("{text}: {e}"));
+        let new = update::apply(&parsed, &item).unwrap_or_else(|e| panic!("{text}: {e}"));
+        assert_eq!(new["bags"], Value::L(expected), "{text}");
+    }
+}
+
 #[test]
 fn wrong_updates() {
     let invalid = |why: &str| format!("Invalid UpdateExpression: {why}");

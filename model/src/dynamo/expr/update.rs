@@ -28,18 +28,13 @@ pub enum UpdateError {
 
 /// The item that `update` makes of `item`.
 pub fn apply(update: &Update, item: &Item) -> Result<Item, UpdateError> {
-    let mut new = item.clone();
-    let values = update.set.iter().map(|(_, value)| evaluate(value, item));
-    let values = values.collect::<Result<Vec<_>, _>>()?;
-    // Lists grow by what is set behind their end, in the order of the indexes.
-    let mut set: Vec<(&Path, Value)> = update.set.iter().map(|(p, _)| p).zip(values).collect();
-    set.sort_by_key(|(path, _)| *path);
-    for (path, value) in set {
-        put(&mut new, path, value)?;
+    let mut puts: Vec<(&Path, Value)> = Vec::new();
+    let mut gone: Vec<&Path> = update.remove.iter().collect();
+    for (path, value) in &update.set {
+        puts.push((path, evaluate(value, item)?));
     }
     for (path, value) in &update.add {
-        let sum = add(path.find(item), value)?;
-        put(&mut new, path, sum)?;
+        puts.push((path, add(path.find(item), value)?));
     }
     for (path, value) in &update.delete {
         let Some(old) = path.find(item) else {
@@ -47,12 +42,18 @@ pub fn apply(update: &Update, item: &Item) -> Result<Item, UpdateError> {
             continue;
         };
         match subtract(old, value)? {
-            Some(rest) => put(&mut new, path, rest)?,
-            None => remove(&mut new, path)?,
+            Some(rest) => puts.push((path, rest)),
+            None => gone.push(path),
         }
     }
-    // From the end of lists, so that an index means what it meant in the item as it was.
-    let mut gone: Vec<&Path> = update.remove.iter().collect();
+    // Paths mean what they meant in the item as it was ("Using multiple update expressions",
+    // Amazon DynamoDB Developer Guide). So lists first grow, in the order of the indexes, by what
+    // is put behind their end, and then lose elements, from the end.
+    let mut new = item.clone();
+    puts.sort_by_key(|(path, _)| *path);
+    for (path, value) in puts {
+        put(&mut new, path, value)?;
+    }
     gone.sort();
     for path in gone.into_iter().rev() {
         remove(&mut new, path)?;

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What is in an image, as SPDX 2.3: sbom.sh DIR CARGO_LOCK
 #
-# Every crate of the lock file, which is more than what is compiled in for one system, and every
-# file of DIR with its SHA-256.
+# Every crate of the lock file, which is more than what is compiled in (other systems need some, and
+# tests), and every file of DIR with its SHA-256.
 set -euo pipefail
 [ $# -eq 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 when=$(date --utc --date="@${SOURCE_DATE_EPOCH:-0}" +%Y-%m-%dT%H:%M:%SZ)

@@ -2,8 +2,9 @@
 //! and brought back, while every acknowledged write is remembered and read back in the end.
 //!
 //! The tests, by what happens to the nodes: [`starting`], [`crashing`], [`pausing`], [`reshaping`],
-//! [`placing`], [`steering`], [`recovering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`kv`], [`power`], [`clocks`]; [`status`]
-//! is what is seen of it over HTTP, [`traces`] what a [`collector`] is sent. What
+//! [`placing`], [`steering`], [`recovering`], [`grpc`], [`dynamo`], [`pubsub`], [`redis`], [`sdk`],
+//! [`kv`], [`power`], [`clocks`]; [`status`] is what is seen of it over HTTP, [`traces`] what a
+//! [`collector`] is sent. What
 //! they are made of: [`process`] and [`cluster`] run nodes, [`operator`] asks them as an operator
 //! does, [`disk`] loses power, [`resp`] talks to them, [`writers`] keep a [`ledger`], and [`stale`]
 //! looks for reads that are too old.
@@ -35,6 +36,8 @@ mod pubsub;
 mod kv;
 
 mod redis;
+
+mod sdk;
 
 mod power;
 

@@ -558,7 +558,8 @@ impl Worker {
                     r.transfer_to(&mut ctx, to);
                 }
             }
-            if r.has_work() {
+            // A leader that is asked something renews its lease in time.
+            if r.is_leader() || r.has_work() {
                 self.dirty.insert(*range);
             }
         }

@@ -365,11 +365,23 @@ impl Cluster {
     }
 
     fn call_ended(&mut self, node: usize, id: u64, outcome: Result<Bytes, String>) {
-        let now_ms = self.nodes[node].now(self.schedule.now()).mono_ns / MS;
+        let now = self.schedule.now();
+        let now_ms = self.nodes[node].now(now).mono_ns / MS;
+        let healed = self.healed;
         let placement = &mut self.nodes[node].process().placement;
-        let Some(call) = placement.calls.remove(&id) else {
+        let Some(mut call) = placement.calls.remove(&id) else {
             return;
         };
+        let refused = |reply: &Bytes| {
+            PlacementReply::decode(reply.clone()).is_ok_and(|reply| !reply.error.is_empty())
+        };
+        let is_command = matches!(call.purpose, Purpose::Command);
+        if healed && is_command && outcome.as_ref().is_ok_and(refused) {
+            // A store that has yet to register can't be told to be emptied.
+            call.at = now + SEC;
+            placement.calls.insert(id, call);
+            return;
+        }
         match (call.purpose, outcome) {
             (Purpose::Command, _) => {}
             (Purpose::Register, Ok(reply)) => {

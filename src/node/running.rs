@@ -61,7 +61,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Ranges that this store leads, and how many of them have a voter elsewhere.
+    /// Ranges that this store leads, and how many of them another store could be handed.
     pub fn led(&self) -> (usize, usize) {
         let me = self.identity.store_id();
         let led: Vec<_> = self.shared.routes();
@@ -71,7 +71,8 @@ impl Running {
         let (mut all, mut movable) = (0, 0);
         for (descriptor, _) in led {
             all += 1;
-            movable += usize::from(descriptor.replicas.iter().any(|r| r.store != me));
+            let takes = |store| store != me && self.shared.is_taker(store);
+            movable += usize::from(descriptor.replicas.iter().any(|r| takes(r.store)));
         }
         (all, movable)
     }

@@ -8,8 +8,8 @@
 use crate::load::{Samples, SAMPLED};
 use crate::metrics::Metrics;
 use parking_lot::RwLock;
-use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId};
-use std::collections::BTreeMap;
+use rangekv_proto::{LeaderHint, RangeDescriptor, RangeId, ReplicaId, StoreId};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
@@ -118,6 +118,8 @@ pub struct StoreShared {
     routes_generation: Arc<AtomicU64>,
     /// Local reads of replicas that are gone.
     past_reads: AtomicU64,
+    /// Stores that are heard, and are not about to stop.
+    takers: RwLock<BTreeSet<StoreId>>,
     /// What the store counts and measures.
     pub metrics: Arc<Metrics>,
 }
@@ -170,6 +172,17 @@ impl StoreShared {
             .values()
             .map(|c| c.local_reads.load(Ordering::Relaxed));
         self.past_reads.load(Ordering::Relaxed) + present.sum::<u64>()
+    }
+
+    /// Publishes which other stores may be handed a leadership.
+    pub fn set_takers(&self, takers: BTreeSet<StoreId>) {
+        *self.takers.write() = takers;
+    }
+
+    /// Whether `store` may be handed a leadership: it was heard of within an election timeout, and
+    /// has not said that it is about to stop.
+    pub fn is_taker(&self, store: StoreId) -> bool {
+        self.takers.read().contains(&store)
     }
 
     /// A number that changes with every change of [`routes`](Self::routes).

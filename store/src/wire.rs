@@ -9,6 +9,10 @@ use protobuf::Message as _;
 use raft::eraftpb::Message;
 use rangekv_proto::{Epoch, RangeId, ReplicaId};
 
+/// In the place of a receiving replica, which a keepalive has none of: its sender is about to stop.
+/// Versions that don't know this don't look there.
+const LEAVING: ReplicaId = ReplicaId(1);
+
 /// What one replica says to another.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Envelope {
@@ -61,20 +65,25 @@ pub enum Payload {
     Quiesce(QuietAt),
     /// "Something is going on: lead us again." To a leader that may be quiesced.
     Wake,
-    /// From store to store, of no range: "I am here." Carries the process's boot id.
-    Keepalive(u64),
+    /// From store to store, of no range: "I am here."
+    Keepalive {
+        /// The process's.
+        boot_id: u64,
+        /// It is about to stop, and wants to lead nothing.
+        leaving: bool,
+    },
 }
 
 impl Envelope {
     /// A sign of life of a store.
-    pub fn keepalive(boot_id: u64) -> Self {
+    pub fn keepalive(boot_id: u64, leaving: bool) -> Self {
         Envelope {
             range: RangeId(0),
             from: ReplicaId(0),
             to: ReplicaId(0),
             epoch: Epoch::default(),
             bounds: None,
-            payload: Payload::Keepalive(boot_id),
+            payload: Payload::Keepalive { boot_id, leaving },
         }
     }
 }
@@ -92,7 +101,11 @@ pub fn encode<'a>(envelopes: impl IntoIterator<Item = &'a Envelope>) -> Bytes {
 pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
     put_varint(out, e.range.0);
     put_varint(out, e.from.0);
-    put_varint(out, e.to.0);
+    let to = match e.payload {
+        Payload::Keepalive { leaving: true, .. } => LEAVING,
+        _ => e.to,
+    };
+    put_varint(out, to.0);
     put_varint(out, e.epoch.conf_version);
     put_varint(out, e.epoch.version);
     let kind = match e.payload {
@@ -104,7 +117,7 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
         Payload::Merged { .. } => 5,
         Payload::Quiesce(_) => 6,
         Payload::Wake => 7,
-        Payload::Keepalive(_) => 8,
+        Payload::Keepalive { .. } => 8,
     };
     out.push(kind | if e.bounds.is_some() { 0x80 } else { 0 });
     if let Some((start, end)) = &e.bounds {
@@ -137,7 +150,7 @@ pub fn encode_one(out: &mut Vec<u8>, e: &Envelope) {
             put_varint(out, at.index);
             put_varint(out, at.log_term);
         }
-        Payload::Keepalive(boot_id) => put_varint(out, *boot_id),
+        Payload::Keepalive { boot_id, .. } => put_varint(out, *boot_id),
         Payload::Gone | Payload::AmIMember | Payload::Wake => {}
     }
 }
@@ -189,13 +202,19 @@ pub fn decode(mut bytes: Bytes) -> Result<Vec<Envelope>, Corrupt> {
                 log_term: get_varint(&mut bytes)?,
             }),
             7 => Payload::Wake,
-            8 => Payload::Keepalive(get_varint(&mut bytes)?),
+            8 => Payload::Keepalive {
+                boot_id: get_varint(&mut bytes)?,
+                leaving: to == LEAVING,
+            },
             _ => return Err(Corrupt("envelope: unknown kind")),
         };
         envelopes.push(Envelope {
             range,
             from,
-            to,
+            to: match payload {
+                Payload::Keepalive { .. } => ReplicaId(0),
+                _ => to,
+            },
             epoch: Epoch {
                 conf_version,
                 version,

@@ -63,6 +63,7 @@ scripts!(
     unfreeze_of_one_that_absorbs,
     restart_of_all,
     minority_answers_nothing,
+    all_stop_at_once,
     barrier_and_proof,
     merge_two_ranges,
     merge_is_given_up,

@@ -109,13 +109,14 @@ impl Replica {
             )
     }
 
-    /// The voter that is best suited to take over: the one with the longest log.
-    pub fn best_successor(&self) -> Option<ReplicaId> {
+    /// The voter that is best suited to take over: the one with the longest log, on a store that
+    /// is not about to stop itself.
+    pub fn best_successor(&self, leaving: &dyn Fn(StoreId) -> bool) -> Option<ReplicaId> {
         let d = self.descriptor.as_ref()?;
         d.replicas
             .iter()
             .filter(|r| matches!(r.role, ReplicaRole::Voter | ReplicaRole::IncomingVoter))
-            .filter(|r| r.id != self.id)
+            .filter(|r| r.id != self.id && !leaving(r.store))
             .filter_map(|r| {
                 self.raw
                     .raft

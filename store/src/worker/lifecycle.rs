@@ -45,8 +45,8 @@ impl Worker {
             }
             Payload::Quiesce(at) => return self.told_to_quiesce(now, &e, *at),
             Payload::Wake => return self.asked_to_wake(now, &e),
-            Payload::Keepalive(boot_id) => {
-                return self.keepalive_from(now, from_store, *boot_id);
+            Payload::Keepalive { boot_id, leaving } => {
+                return self.keepalive_from(now, from_store, *boot_id, *leaving);
             }
             Payload::AmIMember | Payload::Raft(_) => {}
         }

@@ -276,10 +276,7 @@ impl Worker {
             Event::Initialise(descriptors) => self.initialise(now, descriptors),
             Event::DiskFull(full) => self.disk_full = full,
             Event::Synced { sequence, took_ns } => self.synced(now, sequence, took_ns),
-            Event::Drain => {
-                self.draining = true;
-                self.wake_leaders(now);
-            }
+            Event::Drain => self.leave(now),
         }
     }
 
@@ -554,7 +551,8 @@ impl Worker {
             };
             r.tick(now, &mut || (self.draw)(*range));
             if r.is_leader() && (self.draining || r.must_hand_over()) {
-                if let Some(to) = r.best_successor() {
+                let leaving = |store| quiesce::is_leaving(&self.neighbours, store);
+                if let Some(to) = r.best_successor(&leaving) {
                     r.transfer_to(&mut ctx, to);
                 }
             }

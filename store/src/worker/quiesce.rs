@@ -38,12 +38,19 @@ pub(super) struct Neighbour {
     live: bool,
     /// The process that it was.
     boot_id: Option<u64>,
+    /// That process is about to stop.
+    leaving: bool,
 }
 
 pub(super) type Neighbours = BTreeMap<StoreId, Neighbour>;
 
 fn is_live(neighbours: &Neighbours, store: StoreId) -> bool {
     neighbours.get(&store).is_some_and(|n| n.live)
+}
+
+/// Whether the store has said that it is about to stop.
+pub(super) fn is_leaving(neighbours: &Neighbours, store: StoreId) -> bool {
+    neighbours.get(&store).is_some_and(|n| n.leaving)
 }
 
 impl Worker {
@@ -53,6 +60,7 @@ impl Worker {
         neighbour.silent_ticks = 0;
         neighbour.heard_ns = now.mono_ns;
         if !std::mem::replace(&mut neighbour.live, true) {
+            self.publish_takers();
             self.store_is_back(now, store);
         }
     }
@@ -63,17 +71,20 @@ impl Worker {
     /// Who sends one shares a range with this store. If none is known here, a replica is still to be
     /// made: then an answer is all by which its leader, which may be quiesced, learns that it can be.
     /// The answer is no keepalive itself: two stores that share nothing must not go on for ever.
-    pub(super) fn keepalive_from(&mut self, now: Now, store: StoreId, boot_id: u64) {
+    pub(super) fn keepalive_from(&mut self, now: Now, store: StoreId, boot_id: u64, leaving: bool) {
         let shares = |r: &Replica| r.others().iter().any(|(_, s)| *s == store);
         if !self.replicas.values().any(shares) {
             let answer = Envelope {
                 payload: Payload::Wake,
-                ..Envelope::keepalive(0)
+                ..Envelope::keepalive(0, false)
             };
             self.outbox.push((store, answer));
         }
         let neighbour = self.neighbours.entry(store).or_default();
         let known = neighbour.boot_id.replace(boot_id);
+        if std::mem::replace(&mut neighbour.leaving, leaving) != leaving {
+            self.publish_takers();
+        }
         if known.is_some_and(|known| known != boot_id) {
             self.store_is_silent(now, store);
             self.store_is_back(now, store);
@@ -90,6 +101,9 @@ impl Worker {
                 n.live = false;
                 silent.push(*store);
             }
+        }
+        if !silent.is_empty() {
+            self.publish_takers();
         }
         for store in silent {
             tracing::info!(
@@ -110,9 +124,23 @@ impl Worker {
         let all = self.replicas.values().flat_map(Replica::others);
         let stores: BTreeSet<StoreId> = all.map(|(_, store)| store).collect();
         for store in stores {
-            let envelope = Envelope::keepalive(self.config.boot_id);
+            let envelope = Envelope::keepalive(self.config.boot_id, self.draining);
             self.outbox.push((store, envelope));
         }
+    }
+
+    /// This store is about to stop: the others are told, so that they don't hand it what they lead.
+    pub(super) fn leave(&mut self, now: Now) {
+        self.draining = true;
+        self.send_keepalives();
+        self.wake_leaders(now);
+    }
+
+    /// Tells who asks which stores may be handed a leadership.
+    fn publish_takers(&self) {
+        let takers = self.neighbours.iter().filter(|(_, n)| n.live && !n.leaving);
+        self.shared
+            .set_takers(takers.map(|(store, _)| *store).collect());
     }
 
     /// Wakes the followers of leaders on `store`, and leaders that hear no quorum any more.

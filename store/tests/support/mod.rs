@@ -227,6 +227,18 @@ impl Cluster {
                 let kind = admin::TransferLeader { store: store(to).0 };
                 self.admin(store(s), &d, admin::Kind::TransferLeader(kind), line);
             }
+            ["stop", s] => {
+                let (id, now) = (store(s), self.now);
+                let worker = self.nodes.get_mut(&id).and_then(|n| n.worker.as_mut());
+                worker.expect("a running store").handle(now, Event::Drain);
+            }
+            ["takers", s] => {
+                let shared = &self.nodes[&store(s)].shared;
+                let takers = (1..=self.nodes.len() as u64).map(StoreId);
+                let takers = takers.filter(|other| shared.is_taker(*other));
+                let takers: Vec<String> = takers.map(|store| format!("s{store}")).collect();
+                writeln!(self.out, "{line} → [{}]", takers.join(" ")).expect("a string takes all");
+            }
             ["barrier", s, r] => {
                 let d = self.descriptor(store(s), number(r));
                 self.admin(store(s), &d, admin::Kind::Barrier(true), line);

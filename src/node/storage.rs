@@ -10,6 +10,7 @@ use rangekv_pd::bootstrap::preferred_leader;
 use rangekv_pd::state::PlacementModel;
 use rangekv_proto::{EvaluatorId, RangeDescriptor, RangeId, StoreId};
 use rangekv_store::config::{Config, DrawElectionTicks};
+use rangekv_store::engine::cached::Cached;
 use rangekv_store::engine::rocks::{RocksConfig, RocksEngine};
 use rangekv_store::engine::StateEngine;
 use rangekv_store::event::Event;
@@ -18,6 +19,9 @@ use rangekv_store::log::segmented::{LogConfig, SegmentedLog};
 use rangekv_store::shared::StoreShared;
 use rangekv_store::worker::{Evaluators, Worker};
 use std::sync::Arc;
+
+/// A few hundred thousand small records that are read again and again.
+const RECORD_CACHE_BYTES: u64 = 64 << 20;
 
 /// A store over its data, not yet running.
 pub struct Opened {
@@ -41,8 +45,9 @@ pub fn open(seat: &Seat) -> anyhow::Result<Opened> {
         .context("a store without a seat holds no data")?;
     let (state, log) = seat.with_data(|data| (data.state(), data.log()));
     // First: it locks its directory, the log does not.
+    let engine = Arc::new(RocksEngine::open(&state, &RocksConfig::default())?);
     let engine: Arc<dyn StateEngine> =
-        Arc::new(RocksEngine::open(&state, &RocksConfig::default())?);
+        Arc::new(Cached::new(engine, RECORD_CACHE_BYTES, rand::random()));
     let (log, recovered) = SegmentedLog::open(FileDisk::open(&log)?, LogConfig::default())?;
     let evaluators = Evaluators::new([
         (

@@ -51,11 +51,13 @@ pub enum Bug {
     WatchNotCompared,
     /// An acknowledgement leaves while another thread still syncs what it is about.
     AckBeforeSync,
+    /// Records of before an installed snapshot stay in the cache in front of the state engine.
+    CacheOutlivesSnapshot,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 23] = [
+    pub const ALL: [Bug; 24] = [
         Bug::ReplyBeforeCommit,
         Bug::ReplyBeforeSync,
         Bug::VoteNotSynced,
@@ -79,6 +81,7 @@ impl Bug {
         Bug::ScanNotClipped,
         Bug::WatchNotCompared,
         Bug::AckBeforeSync,
+        Bug::CacheOutlivesSnapshot,
     ];
 
     /// Its name in snake case, as the simulation's `--bug` takes it.
@@ -107,6 +110,7 @@ impl Bug {
             Bug::ScanNotClipped => "scan_not_clipped",
             Bug::WatchNotCompared => "watch_not_compared",
             Bug::AckBeforeSync => "ack_before_sync",
+            Bug::CacheOutlivesSnapshot => "cache_outlives_snapshot",
         }
     }
 }

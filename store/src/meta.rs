@@ -21,6 +21,11 @@ pub const USER_START: &[u8] = &[0x01];
 /// Every user key is below this.
 pub const USER_END: &[u8] = &[0xff];
 
+/// Whether `key` is a user's, and not of the store itself.
+pub fn is_user_key(key: &[u8]) -> bool {
+    (USER_START..USER_END).contains(&key)
+}
+
 /// How far a range has applied, as found in its state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Applied {

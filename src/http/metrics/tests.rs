@@ -2,6 +2,7 @@
 
 use super::*;
 use rangekv_router::metrics::{DoorMetrics, RESP_ERRORS};
+use rangekv_store::engine::cached::Cached;
 use rangekv_store::engine::rocks::{RocksConfig, RocksEngine};
 use rangekv_store::engine::StateEngine;
 use rangekv_store::metrics::Metrics;
@@ -11,6 +12,7 @@ use std::time::Duration;
 fn all() -> Vec<Family> {
     let dir = tempfile::tempdir().unwrap();
     let engine = RocksEngine::open(dir.path(), &RocksConfig::default()).unwrap();
+    let engine = Cached::new(std::sync::Arc::new(engine), 1 << 16, 0);
     let stream = (rangekv_proto::StoreId(2), true);
     let facts = store::Facts {
         streams: vec![stream],

@@ -9,6 +9,7 @@
 //! Reads and writes never return an error: a storage fault is this store's own, and ends the
 //! process with a message (another replica takes over). Only opening returns errors.
 
+pub mod cached;
 pub mod mem;
 #[cfg(feature = "rocks")]
 pub mod rocks;

@@ -18,6 +18,7 @@ use rangekv_pd::state::PlacementModel;
 use rangekv_proto::{EvaluatorId, RangeId, ReplySink, Response, StoreId};
 use rangekv_router::session::Config as DoorConfig;
 use rangekv_store::config::Config;
+use rangekv_store::engine::cached::Cached;
 use rangekv_store::engine::mem::MemEngine;
 use rangekv_store::event::{Event, Now, Outbox};
 use rangekv_store::log::disk::{Crash, SimDisk, Torn};
@@ -29,6 +30,9 @@ use rangekv_store::worker::{Evaluators, GroupView, Worker};
 use std::collections::BTreeMap;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
+
+/// For some dozens of records, so that some have to go.
+const CACHE_BYTES: u64 = 8 << 10;
 
 /// Sizes and times of the stores of one run.
 #[derive(Clone, Copy, Debug)]
@@ -202,13 +206,15 @@ impl Node {
                 Arc::new(Items(self.engine.clone())) as _,
             ),
         ]);
+        let seed = self.seed ^ self.incarnation;
+        let engine = Arc::new(Cached::new(self.engine.clone(), CACHE_BYTES, seed));
         let mut draws = stream_of(self.seed, "election", self.store.0 << 32 | self.incarnation);
         let least = self.tuning.election_ticks;
         let draw = Box::new(move |_: RangeId| draws.random_range(least..2 * least));
         let worker = Worker::recover(
             self.config(),
             draw,
-            self.engine.clone(),
+            engine.clone(),
             log,
             recovered,
             shared.clone(),
@@ -216,7 +222,7 @@ impl Node {
             self.clock.read(now),
         )
         .map_err(|e| format!("store {} can't start: {e}", self.store))?;
-        let reader = LocalReader::new(shared.clone(), self.engine.clone(), evaluators);
+        let reader = LocalReader::new(shared.clone(), engine, evaluators);
         let front = Front::new(self.store, reader.clone(), shared.clone(), self.door);
         self.process = Some(Process {
             worker,

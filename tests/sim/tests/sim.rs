@@ -30,29 +30,35 @@ fn run_all(seeds: std::ops::Range<u64>, one: impl Fn(u64) -> Report + Sync) -> V
     reports
 }
 
-#[test]
-fn three_hundred_seeds() {
-    let reports = run_all(1..301, |seed| run(&Run::of(seed)));
-    let failed: Vec<String> = reports
-        .iter()
-        .filter_map(|(seed, r)| {
-            Some(format!(
-                "{}: {}",
-                Run::of(*seed).command(),
-                r.failure.as_ref()?
-            ))
-        })
-        .collect();
+/// Fails with the commands that run again what failed, a run `of` a seed each.
+fn none_failed(reports: &[(u64, Report)], of: fn(u64) -> Run) {
+    let failed = |(seed, r): &(u64, Report)| {
+        let command = of(*seed).command();
+        Some(format!("{command}: {}", r.failure.as_ref()?))
+    };
+    let failed: Vec<String> = reports.iter().filter_map(failed).collect();
     assert!(
         failed.is_empty(),
         "{} seeds failed\n{}",
         failed.len(),
         failed.join("\n")
     );
+}
 
-    // A run in which nothing happens proves nothing.
+/// A run in which nothing happens proves nothing: what, how often, and how often at least.
+fn at_least(happened: &[(&str, u64, u64)]) {
+    for (what, count, least) in happened {
+        println!("{count:9} {what}");
+        assert!(count >= least, "{count} {what}, expected at least {least}");
+    }
+}
+
+#[test]
+fn three_hundred_seeds() {
+    let reports = run_all(1..301, |seed| run(&Run::of(seed)));
+    none_failed(&reports, Run::of);
     let sum = |f: fn(&Report) -> u64| reports.iter().map(|(_, r)| f(r)).sum::<u64>();
-    for (what, count, least) in [
+    at_least(&[
         (
             "operations with a reply",
             sum(|r| r.operations.0 as u64),
@@ -107,26 +113,16 @@ fn three_hundred_seeds() {
             30_000,
         ),
         ("its orders", sum(|r| r.counts.orders), 1_000),
-    ] {
-        println!("{count:9} {what}");
-        assert!(count >= least, "{count} {what}, expected at least {least}");
-    }
+    ]);
 }
 
 /// Counters in items: no increment is lost, none counts twice.
 #[test]
 fn a_hundred_seeds_of_items() {
     let reports = run_all(1..101, |seed| run(&Run::of_items(seed)));
-    let failed: Vec<String> = reports
-        .iter()
-        .filter_map(|(seed, r)| {
-            let command = Run::of_items(*seed).command();
-            Some(format!("{command}: {}", r.failure.as_ref()?))
-        })
-        .collect();
-    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    none_failed(&reports, Run::of_items);
     let sum = |f: fn(&Report) -> u64| reports.iter().map(|(_, r)| f(r)).sum::<u64>();
-    for (what, count, least) in [
+    at_least(&[
         (
             "operations with a reply",
             sum(|r| r.operations.0 as u64),
@@ -145,10 +141,7 @@ fn a_hundred_seeds_of_items() {
             sum(|r| r.counts.repeated),
             20,
         ),
-    ] {
-        println!("{count:9} {what}");
-        assert!(count >= least, "{count} {what}, expected at least {least}");
-    }
+    ]);
 }
 
 #[test]

@@ -191,6 +191,12 @@ fn choose_ports(args: &DemoArgs, dir: &Path) -> anyhow::Result<Vec<Ports>> {
     Ok(ports)
 }
 
+/// A store's share of the cores.
+fn threads_of_each(stores: u16) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / usize::from(stores)).clamp(1, 64)
+}
+
 fn start_store(
     args: &DemoArgs,
     dir: &Path,
@@ -213,6 +219,7 @@ fn start_store(
         .arg("--data-dir")
         .arg(dir.join(&name))
         .args(["--bootstrap-members", members])
+        .args(["--redis-threads", &threads_of_each(args.nodes).to_string()])
         .env(ENDS_WITH_PARENT, "1")
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)

@@ -46,47 +46,20 @@ while [ $# -gt 0 ]; do
 done
 IFS=, read -ra systems <<<"$systems"
 
-here=$(cd "$(dirname "$0")" && pwd)
-target=${RANGEKV_TARGET_DIR:-${CARGO_TARGET_DIR:-$here/../../target}}
-rangekv=${RANGEKV:-$target/release/rangekv}
+# shellcheck source=deploy/bench/lab.sh
+. "$(dirname "$0")/lab.sh"
 warmup=1
 keys=100000
 clients=64
 value=128
 
-die() { echo "compare.sh: $*" >&2; exit 1; }
-
-[ -x "$rangekv" ] || die "no binary at $rangekv: build it with 'cargo build --release', or set RANGEKV"
 mkdir -p "$out"
-work=$(mktemp -d)
 case $(stat -f -c %T "$work") in
-    tmpfs | ramfs) rm -r "$work"; die "${TMPDIR:-/tmp} is in memory, where fsync costs nothing: set TMPDIR to a disk" ;;
+    tmpfs | ramfs) die "${TMPDIR:-/tmp} is in memory, where fsync costs nothing: set TMPDIR to a disk" ;;
 esac
 
 declare -A pids      # system → its processes
 declare -A endpoints # system → where its clients go
-all_pids=()
-
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    for pid in "${all_pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${all_pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    if [ $status -ne 0 ]; then
-        tail -n 5 "$work"/*.log >&2 2>/dev/null || true
-    fi
-    rm -rf "$work"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
-
-# Ports that the kernel chose and that nobody listens on.
-free_ports() {
-    perl -MIO::Socket::INET -e '
-        my @held = map { IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:0") or die $! } 1..shift;
-        print join(" ", map { $_->sockport } @held), "\n"' "$1"
-}
 
 # run SYSTEM NAME COMMAND…: in the background, until the script ends.
 run() {
@@ -152,7 +125,9 @@ start_redis() {
 }
 
 start_rangekv() {
-    local system=rangekv$1 count=$1 ports members='' all='' i
+    local system=rangekv$1 count=$1 ports members='' all='' i threads
+    # Each store's share of the machine.
+    threads=$(($(nproc) / count))
     read -ra ports <<<"$(free_ports $((2 * count)))"
     for ((i = 0; i < count; i++)); do
         members+=",n$i=127.0.0.1:${ports[count + i]}"
@@ -161,6 +136,7 @@ start_rangekv() {
     for ((i = 0; i < count; i++)); do
         run "$system" "$system-$i" "$rangekv" start --id "n$i" --data-dir "$work/$system-$i" \
             --address "127.0.0.1:${ports[count + i]}" --redis-address "127.0.0.1:${ports[i]}" \
+            --redis-threads $((threads > 0 ? threads : 1)) \
             "${ranges[@]}" --bootstrap-members "${members:1}" --bootstrap="$([ "$i" = 0 ] && echo true || echo false)"
     done
     endpoints[$system]=${all:1}

@@ -24,34 +24,18 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-here=$(cd "$(dirname "$0")" && pwd)
-target=${RANGEKV_TARGET_DIR:-${CARGO_TARGET_DIR:-$here/../../target}}
-rangekv=${RANGEKV:-$target/release/rangekv}
-[ -x "$rangekv" ] || { echo "families.sh: no binary at $rangekv" >&2; exit 1; }
-work=$(mktemp -d)
-pids=()
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
+# shellcheck source=deploy/bench/lab.sh
+. "$(dirname "$0")/lab.sh"
 
-read -ra ports <<<"$(perl -MIO::Socket::INET -e '
-    my @held = map { IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:0") or die $! } 1..3;
-    print join(" ", map { $_->sockport } @held), "\n"')"
+read -ra ports <<<"$(free_ports 3)"
 declare -A doors=([rangekv]=127.0.0.1:${ports[0]} [redis]=127.0.0.1:${ports[1]})
 "$rangekv" start --id n1 --data-dir "$work/rangekv" --redis-address "${doors[rangekv]}" \
-    --address "127.0.0.1:${ports[2]}" --bootstrap-members "n1=127.0.0.1:${ports[2]}" --bootstrap >"$work/log" 2>&1 &
-pids+=($!)
+    --address "127.0.0.1:${ports[2]}" --bootstrap-members "n1=127.0.0.1:${ports[2]}" --bootstrap >"$work/rangekv.log" 2>&1 &
+all_pids+=($!)
 mkdir "$work/redis"
 redis-server --port "${ports[1]}" --bind 127.0.0.1 --dir "$work/redis" --save '' \
     --appendonly yes --appendfsync always --auto-aof-rewrite-percentage 0 >/dev/null &
-pids+=($!)
+all_pids+=($!)
 
 # bench SYSTEM COMMAND ELEMENTS FLAGS…: one run; small and large collections have names of their own.
 bench() {

@@ -25,26 +25,10 @@ while [ $# -gt 0 ]; do
     shift 2
 done
 
-here=$(cd "$(dirname "$0")" && pwd)
-target=${RANGEKV_TARGET_DIR:-${CARGO_TARGET_DIR:-$here/../../target}}
-rangekv=${RANGEKV:-$target/release/rangekv}
-[ -x "$rangekv" ] || { echo "reshape.sh: no binary at $rangekv" >&2; exit 1; }
-work=$(mktemp -d)
-pids=()
-finish() {
-    local status=$?
-    trap - EXIT INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
-    for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
-    rm -rf "$work"
-    exit $status
-}
-trap finish EXIT
-trap 'exit 130' INT TERM
+# shellcheck source=deploy/bench/lab.sh
+. "$(dirname "$0")/lab.sh"
 
-read -ra ports <<<"$(perl -MIO::Socket::INET -e '
-    my @held = map { IO::Socket::INET->new(Listen => 1, LocalAddr => "127.0.0.1:0") or die $! } 1..8;
-    print join(" ", map { $_->sockport } @held), "\n"')"
+read -ra ports <<<"$(free_ports 8)"
 members=''
 doors=''
 export RANGEKV_ENDPOINTS=''
@@ -59,7 +43,7 @@ for i in 0 1 2 3; do
         --redis-address "127.0.0.1:${ports[i + 4]}" --initial-ranges 4 \
         --bootstrap-members "${members:1}" --bootstrap="$([ "$i" = 0 ] && echo true || echo false)" \
         >"$work/$i.log" 2>&1 &
-    pids+=($!)
+    all_pids+=($!)
 done
 ctl() { "$rangekv" ctl "$@"; }
 bench() {
@@ -88,9 +72,12 @@ transfer() {
 split() { ctl range split --slot "$((1 + (16383 * (2 * $1 + 1)) / (2 * changes)))"; }
 # The left one of two neighbours on the same stores.
 merge() {
-    ctl range merge "$(ranges | jq -r '
+    local left
+    left=$(ranges | jq -r '
         [range(length - 1) as $i | {id: .[$i].id, here: [.[$i].replicas[].store] | sort,
-         next: [.[$i + 1].replicas[].store] | sort} | select(.here == .next)][0].id')"
+         next: [.[$i + 1].replicas[].store] | sort} | select(.here == .next)][0].id // empty')
+    [ -n "$left" ] || { echo 'no two neighbours lie on the same stores'; return 1; }
+    ctl range merge "$left"
 }
 move() {
     local range stores

@@ -8,17 +8,6 @@ use rangekv_router::session::Door;
 use rangekv_router::trace::{Answered, Tracer};
 use std::sync::Arc;
 
-const CALM: Faults = Faults {
-    busy: 0,
-    lost: 0,
-    hang: 0,
-    no_leader: 0,
-    transfer: 0,
-    split: 0,
-    merge: 0,
-    moves: 0,
-};
-
 /// Keeps what it is told; its clock counts how often it is asked.
 #[derive(Default)]
 struct Told {
@@ -56,7 +45,7 @@ fn traced(faults: Faults) -> (World, Arc<Told>) {
 
 #[test]
 fn each_command_is_told_once_in_order_with_what_it_asked() {
-    let (mut world, told) = traced(CALM);
+    let (mut world, told) = traced(Faults::default());
     // One behind the other: the walk waits for the write, and all that comes after it for the walk.
     for command in [
         "SET a 1",
@@ -96,7 +85,10 @@ fn each_command_is_told_once_in_order_with_what_it_asked() {
 
 #[test]
 fn what_was_refused_and_asked_again_is_one_request_with_more_questions() {
-    let refusing = Faults { busy: 100, ..CALM };
+    let refusing = Faults {
+        busy: 100,
+        ..Faults::default()
+    };
     let (mut world, told) = traced(refusing);
     for n in 0..200 {
         world.ask(&format!("SET k{n} x"));

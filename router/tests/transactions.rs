@@ -4,19 +4,8 @@ mod common;
 
 use common::{Faults, World};
 
-const CALM: Faults = Faults {
-    busy: 0,
-    lost: 0,
-    hang: 0,
-    no_leader: 0,
-    transfer: 0,
-    split: 0,
-    merge: 0,
-    moves: 0,
-};
-
 fn world() -> World {
-    World::new(1, 3, CALM)
+    World::new(1, 3, Faults::default())
 }
 
 /// Asks all in turn; line ends are spaces.
@@ -325,7 +314,10 @@ fn pipelined_transactions_keep_their_order() {
 
 #[test]
 fn an_unknown_outcome_is_told() {
-    let lossy = Faults { lost: 1000, ..CALM };
+    let lossy = Faults {
+        lost: 1000,
+        ..Faults::default()
+    };
     let mut world = World::new(3, 3, lossy);
     ask(&mut world, &[("MULTI", "+OK"), ("SET k 1", "+QUEUED")]);
     assert!(world.ask("EXEC").starts_with("-UNKNOWN outcome unknown"));

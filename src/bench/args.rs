@@ -266,15 +266,6 @@ impl BenchArgs {
         if self.keys > super::load::KEYS_MAX {
             return Err(format!("--keys {}: twelve digits are the most", self.keys));
         }
-        if let Some(prefix) = &self.key_prefix {
-            let most = super::load::KEY_PREFIX_BYTES_MAX;
-            if prefix.len() > most {
-                return Err(format!(
-                    "--key-prefix: {} bytes, at most {most}",
-                    prefix.len()
-                ));
-            }
-        }
         if self.cluster && self.protocol != Protocol::Resp {
             return Err("--cluster has a meaning with --protocol resp only".into());
         }

@@ -16,9 +16,6 @@ use std::io::Write;
 
 /// Digits of a key after its prefix, and of an element's name.
 const KEY_DIGITS: usize = 12;
-/// Longest text before them.
-pub const KEY_PREFIX_BYTES_MAX: usize = 500;
-const KEY_BYTES_MAX: usize = KEY_PREFIX_BYTES_MAX + KEY_DIGITS;
 /// As many as [`KEY_DIGITS`] can tell apart.
 pub const KEYS_MAX: u64 = 1_000_000_000_000;
 /// Length of the random text that values are cut from, beyond the longest value.
@@ -253,6 +250,8 @@ pub struct Requests {
     collections: u64,
     rng: SmallRng,
     key_prefix: Vec<u8>,
+    /// Begins with the prefix; the rest is that of the last key whose slot was asked for.
+    key: Vec<u8>,
     values: Bytes,
     value_bytes: usize,
     /// RESP, by [`Op`].
@@ -274,6 +273,7 @@ impl Requests {
             collections: load.collections,
             rng,
             key_prefix: load.key_prefix.clone().into_bytes(),
+            key: load.key_prefix.clone().into_bytes(),
             values: Bytes::from(letters),
             value_bytes: load.value_bytes,
             templates: Op::ALL.iter().map(template).collect(),
@@ -281,18 +281,16 @@ impl Requests {
     }
 
     /// The hash slot of the request's key.
-    pub fn slot(&self, Drawn { op, n }: Drawn) -> u16 {
+    pub fn slot(&mut self, Drawn { op, n }: Drawn) -> u16 {
         let of = |word: &Word| match word {
             Word::Key => Some(n),
             Word::Collection => Some(n % self.collections),
             _ => None,
         };
         let digits = digits(op.words().iter().find_map(of).unwrap_or(n));
-        let mut key = [0; KEY_BYTES_MAX];
-        let prefix = self.key_prefix.len();
-        key[..prefix].copy_from_slice(&self.key_prefix);
-        key[prefix..prefix + KEY_DIGITS].copy_from_slice(&digits);
-        redis::keys::slot(&key[..prefix + KEY_DIGITS])
+        self.key.truncate(self.key_prefix.len());
+        self.key.extend_from_slice(&digits);
+        redis::keys::slot(&self.key)
     }
 
     /// Appends a request in RESP to `out`.

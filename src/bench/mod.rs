@@ -21,6 +21,7 @@ pub use args::BenchArgs;
 
 use crate::cli::output;
 use args::Protocol;
+use cluster::Owners;
 use keys::Distribution;
 use load::{Load, Mix, Op, Requests};
 use pace::{Pace, Stop};
@@ -112,6 +113,13 @@ fn run_threads(
     rate: Option<f64>,
 ) -> Result<(Tally, Duration), String> {
     let mut threads = Vec::new();
+    let owners = match args.cluster {
+        true => Some(Arc::new(cluster::owners(
+            &resolve(&args.endpoints)?,
+            args.timeout,
+        )?)),
+        false => None,
+    };
     for thread in 0..args.threads {
         let stop = match stop {
             Stop::Requests(all) => Stop::Requests(part(all, thread, args.threads)),
@@ -122,7 +130,8 @@ fn run_threads(
             stop,
             rate.map(|rate| rate / args.threads as f64),
         );
-        threads.push(connect(args, load, pipeline, pace, thread)?);
+        let owners = owners.clone();
+        threads.push(connect(args, load, pipeline, pace, owners, thread)?);
     }
 
     let start = Instant::now();
@@ -154,6 +163,7 @@ fn connect(
     load: &Load,
     pipeline: usize,
     pace: Pace,
+    owners: Option<Arc<Owners>>,
     thread: usize,
 ) -> Result<Thread, String> {
     let clients = part(args.clients as u64, thread, args.threads) as usize;
@@ -161,13 +171,9 @@ fn connect(
     let timeout = args.timeout;
     match args.protocol {
         Protocol::Resp => {
-            let addresses = resolve(&args.endpoints)?;
-            let (endpoints, owners) = match args.cluster {
-                false => (deal(&addresses, clients, thread), None),
-                true => {
-                    let owners = cluster::owners(&addresses, timeout)?;
-                    (owners.nodes.repeat(clients), Some(Arc::new(owners)))
-                }
+            let endpoints = match &owners {
+                Some(owners) => owners.nodes.repeat(clients),
+                None => deal(&resolve(&args.endpoints)?, clients, thread),
             };
             let open_loop = args.rate.is_some();
             let driver = driver::Driver {

@@ -14,6 +14,7 @@ use crate::node::options::{FirstStart, Listen, Member, Options};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 const GRPC_PORT: u16 = 50051;
@@ -129,6 +130,11 @@ pub struct StartArgs {
     /// of placement nodes the first store that joins says how many.
     #[arg(long, value_name = "N", value_parser = ranges_parser())]
     pub initial_ranges: Option<u64>,
+
+    /// Threads for Redis connections, 1 to 64 [default: as many as there are cores, 16 at most]. More
+    /// serve more reads at a time; fewer cost less where several stores share a machine.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub redis_threads: Option<u64>,
 
     /// Started by root, give the data directory to this user and go on as it; the image asks
     /// for 65532. Without effect for other users than root.
@@ -334,6 +340,9 @@ impl StartArgs {
         };
         options.kv_http_asked_for = given(&self.kv_http_address).is_some();
         options.data_ranges = self.initial_ranges.map(|ranges| ranges as usize);
+        options.redis_threads = self
+            .redis_threads
+            .and_then(|n| NonZeroUsize::new(n as usize));
         options.trace = self.trace.plan()?;
         Ok(Start {
             options,

@@ -36,6 +36,13 @@ const MEMBERS: &str = "n1=10.0.0.11:50051,n2=10.0.0.12:50051,n3=10.0.0.13:50051"
 const REDIS_MAP: &str = "10.0.0.11:50051=10.0.0.11:6379,10.0.0.12:50051=10.0.0.12:6379";
 
 #[test]
+fn threads_for_redis_are_given_or_follow_the_cores() {
+    assert_eq!(options("--redis-threads 3").redis_threads().get(), 3);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    assert_eq!(options("").redis_threads().get(), cores.min(16));
+}
+
+#[test]
 fn no_flags_make_a_cluster_of_one() {
     let options = options("");
     assert_eq!(options.first_start, FirstStart::Single);
@@ -236,6 +243,7 @@ fn contradictions() {
         ),
         ("--initial-ranges 0", "1..=16384"),
         ("--initial-ranges 16385", "1..=16384"),
+        ("--redis-threads 0", "1..=64"),
         ("--log-format xml", "xml"),
     ] {
         let error = parse(line).unwrap_err();

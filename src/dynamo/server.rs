@@ -7,7 +7,7 @@ use crate::http::door::{Counted, DoorCounters};
 use crate::node::options::Listen;
 use crate::node::running::Running;
 use crate::node::seat::Seat;
-use crate::trace::unix_ns;
+use crate::trace::Tracer;
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -15,7 +15,6 @@ use axum::http::{Method, Response, StatusCode};
 use rangekv_router::dynamo::error::{DynamoError, Exception};
 use rangekv_router::dynamo::{answer, Caller, OPERATIONS, REQUEST_BYTES_MAX};
 use rangekv_router::metrics::DoorMetrics;
-use rangekv_router::trace::Answered;
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -163,8 +162,6 @@ async fn post(door: &Door, request: Request) -> Response<Body> {
     let operation = target.rsplit('.').next().unwrap_or_default();
     let index = OPERATIONS.iter().position(|known| *known == operation);
     stripe.requests(index.unwrap_or(usize::MAX), 1);
-    let tracer = door.node.get().and_then(|node| node.tracer.as_ref());
-    let traced = tracer.and_then(|tracer| Some((tracer, tracer.sample()?, unix_ns())));
     let work = async {
         match to_bytes(body, REQUEST_BYTES_MAX).await {
             Ok(body) => match door.ranges() {
@@ -176,22 +173,10 @@ async fn post(door: &Door, request: Request) -> Response<Body> {
             ))),
         }
     };
-    let answered = match &traced {
-        None => work.await,
-        Some((_, current, _)) => current.run(work).await,
-    };
-    if let Some((tracer, current, began_ns)) = traced {
-        let error = answered.as_ref().err();
-        let answered = Answered {
-            mark: current.mark,
-            name: index.map_or("unknown", |index| OPERATIONS[index]),
-            began_ns,
-            ended_ns: unix_ns(),
-            asked: current.asked(),
-            error: error.map(|error| error.kind.short_name().to_owned()),
-        };
-        tracer.request("dynamodb", answered);
-    }
+    let tracer = door.node.get().and_then(|node| node.tracer.as_ref());
+    let name = index.map_or("unknown", |index| OPERATIONS[index]);
+    let word = |error: &DynamoError| error.kind.short_name();
+    let answered = Tracer::sampled(tracer, "dynamodb", name, word, work).await;
     stripe.answered(began.elapsed().as_micros() as u64, 1);
     if let Err(error) = &answered {
         stripe.error(

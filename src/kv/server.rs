@@ -7,13 +7,12 @@ use crate::http::query::Query;
 use crate::node::options::Listen;
 use crate::node::running::Running;
 use crate::node::seat::Seat;
-use crate::trace::unix_ns;
+use crate::trace::Tracer;
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
 use axum::http::{Method, Response};
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use base64::Engine;
-use rangekv_router::trace::Answered;
 use serde_json::{json, Map, Value};
 use std::future::Future;
 use std::sync::{Arc, OnceLock};
@@ -70,10 +69,6 @@ async fn serve(State(door): State<Door>, request: Request) -> Response<Body> {
 
 /// [`answer`], which may be traced.
 async fn traced(door: &Door, request: Request) -> Result<Value, Failure> {
-    let tracer = door.node.get().and_then(|node| node.tracer.as_ref());
-    let Some((tracer, current)) = tracer.and_then(|tracer| Some((tracer, tracer.sample()?))) else {
-        return answer(door, request).await;
-    };
     let name = match request.uri().path() {
         "/kv/set" => "set",
         "/kv/get" => "get",
@@ -81,23 +76,8 @@ async fn traced(door: &Door, request: Request) -> Result<Value, Failure> {
         "/kv/list" => "list",
         _ => "unknown",
     };
-    let began_ns = unix_ns();
-    let answered = current.run(answer(door, request)).await;
-    tracer.request(
-        "kv",
-        Answered {
-            mark: current.mark,
-            name,
-            began_ns,
-            ended_ns: unix_ns(),
-            asked: current.asked(),
-            error: answered
-                .as_ref()
-                .err()
-                .map(|failure| failure.word().to_owned()),
-        },
-    );
-    answered
+    let tracer = door.node.get().and_then(|node| node.tracer.as_ref());
+    Tracer::sampled(tracer, "kv", name, Failure::word, answer(door, request)).await
 }
 
 async fn answer(door: &Door, request: Request) -> Result<Value, Failure> {

@@ -107,14 +107,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Threads for Redis connections. On two cores one thread serves writes just as well, but
-    /// local reads are then bound by its core: 51,000 GET/s instead of 75,000.
+    /// Threads for Redis connections: one per core, for reads that no cache holds. A thread that finds
+    /// much to do at once costs less than two that wake each other, so where stores share
+    /// a machine each should have its share (docs/PERFORMANCE.md "What helped").
     pub fn redis_threads(&self) -> NonZeroUsize {
         self.redis_threads.unwrap_or_else(|| threads(1))
     }
 
-    /// Threads of the runtime: links, gRPC, HTTP. Half the cores: a thread that finds much to
-    /// do at once costs less than two that wake each other.
+    /// Threads of the runtime: gRPC, HTTP. Half the cores, for that reason.
     pub fn runtime_threads(&self) -> usize {
         threads(2).get()
     }

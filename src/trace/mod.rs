@@ -25,6 +25,7 @@ use rangekv_proto::Mark;
 use rangekv_router::trace::{Answered, Asked};
 use rangekv_store::trace::{Election, Traced};
 use spans::{root, unix, Root};
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -43,11 +44,31 @@ impl Tracer {
         }))
     }
 
-    /// Whether a request is traced that has just come to a door whose requests are few.
-    pub fn sample(&self) -> Option<Current> {
-        let mut random = rand::rng();
-        (random.random::<f64>() < self.share)
-            .then(|| Current::new(Mark(random.random::<u64>().max(1))))
+    /// Runs `work` for a request that has just come to a door whose requests are few, and traces it if it
+    /// is drawn. `word` says what kind an error is.
+    pub async fn sampled<T, E>(
+        tracer: Option<&Arc<Self>>,
+        door: &'static str,
+        name: &'static str,
+        word: impl Fn(&E) -> &'static str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let drawn = |tracer: &&Arc<Self>| rand::rng().random::<f64>() < tracer.share;
+        let Some(tracer) = tracer.filter(drawn) else {
+            return work.await;
+        };
+        let (current, began_ns) = (Current::new(mark()), unix_ns());
+        let done = current.run(work).await;
+        let answered = Answered {
+            mark: current.mark,
+            name,
+            began_ns,
+            ended_ns: unix_ns(),
+            asked: current.asked(),
+            error: done.as_ref().err().map(|error| word(error).to_owned()),
+        };
+        tracer.request(door, answered);
+        done
     }
 
     /// A traced request to a door has its answer.

@@ -418,6 +418,16 @@ fn arn_not_found(arn: &str) -> DynamoError {
     DynamoError::new(Exception::ResourceNotFound, why)
 }
 
+async fn change_tags<B: Backend>(
+    backend: &B,
+    request: &Parameters<'_>,
+    edit: impl Fn(&mut TableRecord) -> Result<()>,
+) -> Result<Json> {
+    let (arn, name) = tagged(request)?;
+    change(backend, name, || arn_not_found(arn), edit).await?;
+    Ok(Json::Null)
+}
+
 /// TagResource.
 pub async fn tag<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Json> {
     let added = tags(&request, "Tags")?;
@@ -425,21 +435,14 @@ pub async fn tag<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<Jso
         let why = "Atleast one Tag needs to be provided as Input.";
         return Err(DynamoError::validation(why));
     }
-    let (arn, name) = tagged(&request)?;
-    change(
-        backend,
-        name,
-        || arn_not_found(arn),
-        |record| {
-            record.tags.extend(added.clone());
-            match record.tags.len() > TAGS_MAX {
-                true => Err(too_many_tags()),
-                false => Ok(()),
-            }
-        },
-    )
-    .await?;
-    Ok(Json::Null)
+    change_tags(backend, &request, |record| {
+        record.tags.extend(added.clone());
+        match record.tags.len() > TAGS_MAX {
+            true => Err(too_many_tags()),
+            false => Ok(()),
+        }
+    })
+    .await
 }
 
 /// UntagResource.
@@ -451,18 +454,11 @@ pub async fn untag<B: Backend>(backend: &B, request: Parameters<'_>) -> Result<J
         let why = "Atleast one Tag Key needs to be provided as Input.";
         return Err(DynamoError::validation(why));
     }
-    let (arn, name) = tagged(&request)?;
-    change(
-        backend,
-        name,
-        || arn_not_found(arn),
-        |record| {
-            record.tags.retain(|key, _| !keys.contains(key));
-            Ok(())
-        },
-    )
-    .await?;
-    Ok(Json::Null)
+    change_tags(backend, &request, |record| {
+        record.tags.retain(|key, _| !keys.contains(key));
+        Ok(())
+    })
+    .await
 }
 
 /// ListTagsOfResource.

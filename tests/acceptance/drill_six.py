@@ -93,14 +93,15 @@ class Drill(Base):
 
     def test_A6_a_cluster_client_through_a_failover_and_a_split(self):
         script = SCRIPTS.parents[1] / "tests/acceptance/cluster_client.py"
-        endpoint = "127.0.0.1:50053"
-        client = f"python3 {script} 127.0.0.1 6379 {self.lab.directory}/six-client"
-        # A node is killed and a range is split while the client writes and reads.
+        endpoints = ",".join(f"127.0.0.1:{50050 + n}" for n in range(1, 7))
+        stop = self.lab.directory / "six-client"
+        # An owner of slots is killed and a range is split while the client writes and reads.
         out = self.here(
-            f"{client} & client=$!; sleep 3; "
-            f"kill -9 $(cat {self.base}/node2.pid); sleep 3; "
-            f"until rangekv ctl --endpoints {endpoint} range split --slot 9000; do sleep 1; done; sleep 3; "
-            f"touch {self.lab.directory}/six-client; wait $client", timeout=120)
+            f"python3 {script} 127.0.0.1 6379 {stop} & client=$!; "
+            f"until [ -e {stop}.owner ] || ! kill -0 $client; do sleep 0.1; done; sleep 2; "
+            f"kill -9 $(cat {self.base}/node$(($(cat {stop}.owner) - 6378)).pid); sleep 3; "
+            f"until rangekv ctl --endpoints {endpoints} range split --slot 9000; do sleep 1; done; sleep 3; "
+            f"touch {stop}; wait $client", timeout=120)
         assert "no write was lost" in out, out
         self.here(f"{SCRIPTS}/start.sh")
 

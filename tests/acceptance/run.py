@@ -68,7 +68,7 @@ def main():
     # What a shell finds: the Python that runs this, rangekv, and a stand-in where grpcurl is not installed.
     os.environ["PATH"] = ":".join(map(str, [pathlib.Path(sys.executable).parent, programs, os.environ["PATH"], HERE / "bin"]))
     awaited = not_there_yet()
-    outcomes = {}
+    outcomes, failures = {}, []
     try:
         for name in DRILLS:
             if not (HERE / f"{name}.py").exists():
@@ -76,13 +76,18 @@ def main():
             drill = importlib.import_module(name).Drill
             if only and not only & {row for row, _ in rows(drill)}:
                 continue
-            for row, outcome in run_drill(drill, lab, options, only, awaited):
+            for row, outcome, why in run_drill(drill, lab, options, only, awaited):
                 outcomes.setdefault(row, []).append(outcome)
+                if outcome == "FAILED":
+                    failures.append(f"{row}: {why}")
     finally:
         lab.close()
     failed = [row for row, all_ in outcomes.items() if "FAILED" in all_]
     skipped = [row for row, all_ in outcomes.items() if "SKIPPED" in all_]
     late = [row for row, all_ in outcomes.items() if "NOT YET" in all_]
+    # Again, at the end: whoever keeps only the last lines of a long output needs them.
+    for failure in failures:
+        print(f"FAILED   {failure}", flush=True)
     print(f"{len(outcomes) - len(failed) - len(skipped) - len(late)} hold, failed: {' '.join(failed) or 'none'}, "
           f"not there yet: {' '.join(late) or 'none'}, skipped: {' '.join(skipped) or 'none'}; "
           f"{time.monotonic() - began:.0f} s")
@@ -98,8 +103,9 @@ def run_drill(drill, lab, options, only, awaited):
     try:
         drill = drill(lab, options)
     except Exception:
-        print(f"FAILED   {drill.__module__}: no hosts for it\n{traceback.format_exc()}", flush=True)
-        yield from ((row, "FAILED") for row, _ in wanted)
+        why = f"no hosts for it\n{traceback.format_exc()}"
+        print(f"FAILED   {drill.__module__}: {why}", flush=True)
+        yield from ((row, "FAILED", why) for row, _ in wanted)
         return
     failures = 0
     try:
@@ -119,7 +125,7 @@ def run_drill(drill, lab, options, only, awaited):
             if outcome == "FAILED":
                 drill.show()
                 failures += 1
-            yield row, outcome
+            yield row, outcome, why
             if failures >= FAILURES_MAX:
                 print(f"the rest of {drill.name} is not tried after {failures} failures", flush=True)
                 break

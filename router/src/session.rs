@@ -19,6 +19,7 @@ mod config;
 mod connection;
 mod gather;
 mod info;
+mod keyspace;
 mod latency;
 mod pause;
 mod pubsub;
@@ -417,7 +418,11 @@ impl Session {
                 }
             }
         }
-        if spec.route == spec::Route::Connection && spec.group != spec::Group::PubSub {
+        let counts_keys = spec.name == "info" && keyspace::is_shown(args);
+        if spec.route == spec::Route::Connection
+            && spec.group != spec::Group::PubSub
+            && !counts_keys
+        {
             let reply = self.connection_command(spec, args, now_ms);
             self.end_lap(began_us, args);
             // What decides about replies decides about its own too.
@@ -671,7 +676,7 @@ impl Session {
                 true => door_error(&DoorError::OutcomeUnknown(format!(
                     "some of the keys are deleted; {error}"
                 ))),
-                false => door_error(&error),
+                false => walk.fail(door_error(&error)),
             }),
             (
                 State::Waiting { .. }
@@ -707,7 +712,11 @@ impl Session {
                 return;
             };
             self.page_due = false;
-            let deadline_ms = now_ms + self.door.config.deadline_ms;
+            let patience_ms = self.door.config.deadline_ms;
+            let patience_ms = walk
+                .patience_ms()
+                .map_or(patience_ms, |ms| ms.min(patience_ms));
+            let deadline_ms = now_ms + patience_ms;
             let id = CallId {
                 command: number,
                 part: 0,

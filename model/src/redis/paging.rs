@@ -7,6 +7,7 @@
 //! |---|---|
 //! | `\0KEYS` start, limit, pattern (empty = all), type (empty = any) | `[next, [user key, …]]` |
 //! | `\0COUNT` start, limit | `[next, number of keys]` |
+//! | `\0FIGURES` start, limit | `[next, [records visited, then of each database with keys: its number, keys, those with an expiry, sum of their milliseconds]]` |
 //! | `\0FLUSH` start, limit, optionally `ALL` databases | `[next, number of records deleted]` |
 //! | `\0RANDOM` start | a user key, or nil |
 //! | `\0SWEEP` start, limit | see [`sweep`](super::sweep): of all databases |
@@ -31,12 +32,15 @@ use super::{glob, number};
 use crate::eval::{Context, View};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 /// `\0KEYS`: the keys of a page.
 pub const KEYS: &[u8] = b"\0KEYS";
 /// `\0COUNT`: how many keys a page has.
 pub const COUNT: &[u8] = b"\0COUNT";
+/// `\0FIGURES`: what a page has, of all databases.
+pub const FIGURES: &[u8] = b"\0FIGURES";
 /// `\0FLUSH`: deletes a page of records.
 pub const FLUSH: &[u8] = b"\0FLUSH";
 /// `\0RANDOM`: some key of the range.
@@ -60,6 +64,7 @@ pub(crate) fn evaluate(call: &mut Call<'_, '_>) -> Outcome {
     match &call.args[0][..] {
         KEYS => arity(5..=5).and_then(|()| page_of_keys(call)),
         COUNT => arity(3..=3).and_then(|()| count(call)),
+        FIGURES => arity(3..=3).and_then(|()| figures(call)),
         FLUSH => arity(3..=4).and_then(|()| flush(call)),
         SWEEP => arity(3..=3).and_then(|()| super::sweep::evaluate(call)),
         RANDOM => arity(2..=2).map(|()| random(call)),
@@ -101,6 +106,34 @@ fn count(call: &mut Call<'_, '_>) -> Outcome {
         ControlFlow::Continue(())
     });
     Ok(page_of_number(&next, keys))
+}
+
+/// Keys, keys with an expiry, and the sum of the milliseconds that those have left.
+type DatabaseFigures = [u64; 3];
+
+fn figures(call: &mut Call<'_, '_>) -> Outcome {
+    let mut databases: BTreeMap<u8, DatabaseFigures> = BTreeMap::new();
+    let now_ms = call.context.now_ms;
+    let (from, limit) = (&call.args[1], limit(call)?);
+    let (next, visited) = visit(call, None, from, limit, &mut |db, _, value| {
+        let [keys, expiring, left_ms] = databases.entry(db).or_default();
+        *keys += 1;
+        if let Some(at_ms) = value.expires_at_ms {
+            *expiring += 1;
+            *left_ms += at_ms.saturating_sub(now_ms);
+        }
+        ControlFlow::Continue(())
+    });
+    let mut reply = Reply::with_capacity(Protocol::Resp2, next.len() + 32 + 64 * databases.len());
+    reply.array(2).bulk(&next).array(1 + 4 * databases.len());
+    reply.int(visited as i64);
+    for (db, figures) in databases {
+        reply.int(db.into());
+        for figure in figures {
+            reply.int(i64::try_from(figure).unwrap_or(i64::MAX));
+        }
+    }
+    Ok(reply.finish())
 }
 
 fn flush(call: &mut Call<'_, '_>) -> Outcome {
@@ -214,11 +247,33 @@ fn point_in_slot(call: &Call<'_, '_>, first: &Bytes) -> Bytes {
 
 /// Called with each user key and its record.
 type KeyVisitor<'a> = &'a mut dyn FnMut(Cow<'_, [u8]>, &Value<&[u8]>) -> ControlFlow<()>;
+/// The same, and with the key's database before.
+type Visitor<'a> = &'a mut dyn FnMut(u8, Cow<'_, [u8]>, &Value<&[u8]>) -> ControlFlow<()>;
 
-/// Visits the unexpired keys of the command's database from `from` on, until `visit` breaks or
+/// Visits the unexpired keys of the command's database from `from` on, as [`visit`] does.
+/// Returns where to go on; empty = finished.
+fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, each: KeyVisitor<'_>) -> Bytes {
+    visit(
+        call,
+        Some(call.db),
+        from,
+        limit,
+        &mut |_, user_key, value| each(user_key, value),
+    )
+    .0
+}
+
+/// Visits the unexpired keys of one database, or of all, from `from` on, until `each` breaks or
 /// `limit` records were looked at. Elements of collections and records of other databases are
-/// jumped over, each jump counting as one record. Returns where to go on; empty = finished.
-fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, visit: KeyVisitor<'_>) -> Bytes {
+/// jumped over, each jump counting as one record. Returns where to go on, empty = finished, and
+/// how many records were looked at.
+fn visit(
+    call: &Call<'_, '_>,
+    only: Option<u8>,
+    from: &[u8],
+    limit: usize,
+    each: Visitor<'_>,
+) -> (Bytes, usize) {
     let (mut cursor, end) = bounds(call.context, from);
     let mut visited = 0;
     while cursor < end {
@@ -234,8 +289,8 @@ fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, visit: KeyVisitor<'_>) -
             let Some((slot, db, user_key)) = keys::decode(key) else {
                 return ControlFlow::Continue(());
             };
-            if db != call.db {
-                resume = Some(seek_database(slot, db, call.db));
+            if let Some(only) = only.filter(|only| *only != db) {
+                resume = Some(seek_database(slot, db, only));
                 return ControlFlow::Break(());
             }
             if !keys::is_metadata(key) {
@@ -246,7 +301,7 @@ fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, visit: KeyVisitor<'_>) -
             if value.is_expired(call.context.now_ms) {
                 return ControlFlow::Continue(());
             }
-            let flow = visit(user_key, &value);
+            let flow = each(db, user_key, &value);
             if flow.is_break() {
                 stopped = true;
                 resume = keys::next_user_key_prefix(key);
@@ -254,12 +309,12 @@ fn walk(call: &Call<'_, '_>, from: &[u8], limit: usize, visit: KeyVisitor<'_>) -
             flow
         });
         match resume {
-            None => return Bytes::new(),
-            Some(next) if stopped => return next,
+            None => return (Bytes::new(), visited),
+            Some(next) if stopped => return (next, visited),
             Some(next) => cursor = next,
         }
     }
-    Bytes::new()
+    (Bytes::new(), visited)
 }
 
 /// From a record of database `found`, where the records of `wanted` begin next.
@@ -296,7 +351,7 @@ fn page_of_number(next: &[u8], number: usize) -> Bytes {
 mod tests {
     use super::super::harness::Keyspace;
     use super::*;
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     /// 300 keys in database 0, every third of them also in databases 2 and 5; one has
     /// elements, and `{t}` makes some of them share a slot.
@@ -437,6 +492,41 @@ mod tests {
     }
 
     #[test]
+    fn figures_are_of_all_databases() {
+        let mut keyspace = filled();
+        keyspace.db = 2;
+        let left_ms = 5_000;
+        let at_ms = keyspace.now_ms + left_ms;
+        keyspace.run(&format!("PEXPIREAT {} {at_ms}", name(3)));
+        keyspace.db = 5;
+        keyspace.run(&format!("PEXPIREAT {} {at_ms}", name(6)));
+        keyspace.now_ms += 1_000;
+        keyspace.db = 9;
+        for limit in ["1", "17", "100000"] {
+            let (mut start, mut sums, mut visits) = (Bytes::new(), BTreeMap::new(), 0);
+            loop {
+                let args = [FIGURES, &start, limit.as_bytes()];
+                let (next, numbers) = page(&mut keyspace, &args);
+                let number = |n: &Bytes| std::str::from_utf8(&n[1..]).unwrap().parse().unwrap();
+                let numbers: Vec<u64> = numbers[1..].iter().map(number).collect();
+                visits += numbers[0];
+                assert!(numbers[0] <= limit.parse().unwrap());
+                for of_one in numbers[1..].chunks(4) {
+                    let sum: &mut [u64; 3] = sums.entry(of_one[0]).or_default();
+                    (0..3).for_each(|i| sum[i] += of_one[1 + i]);
+                }
+                if next.is_empty() {
+                    break;
+                }
+                start = next;
+            }
+            let expected = [(0, [300, 0, 0]), (2, [100, 1, 4_000]), (5, [100, 1, 4_000])];
+            assert_eq!(sums, BTreeMap::from(expected));
+            assert_eq!(visits, 500 + 1, "the elements are one jump");
+        }
+    }
+
+    #[test]
     fn flush_deletes_a_database_or_all() {
         for (all, left) in [(false, 200), (true, 0)] {
             let mut keyspace = filled();
@@ -498,7 +588,14 @@ mod tests {
     #[test]
     fn wrong_arguments_are_refused() {
         let mut keyspace = Keyspace::new();
-        for line in ["\0KEYS", "\0COUNT", "\0FLUSH", "\0RANDOM", "\0COUNT a b c"] {
+        for line in [
+            "\0KEYS",
+            "\0COUNT",
+            "\0FIGURES",
+            "\0FLUSH",
+            "\0RANDOM",
+            "\0COUNT a b c",
+        ] {
             let expected = "wrong number of arguments";
             assert!(keyspace.run(line).contains(expected), "{line:?}");
         }

@@ -165,11 +165,7 @@ impl Session {
             Err(error) => Begun::Reply(error),
             Ok(Start::Reply(reply)) => Begun::Reply(reply),
             Ok(Start::Walk(_) | Start::Errand(_)) if !self.calls.is_idle() => Begun::Blocked,
-            Ok(Start::Walk(walk)) => {
-                self.walking = Some(number);
-                self.page_due = true;
-                Begun::Walk(Box::new(walk))
-            }
+            Ok(Start::Walk(walk)) => self.begin_walk(number, walk),
             Ok(Start::Errand(errand)) => {
                 let (node, sink) = (&self.door.node, self.sink.clone());
                 match node.run(errand, sink, Self::token(ERRAND, number, 0)) {

@@ -1,11 +1,11 @@
 //! `INFO`: what the door counts itself, and what the node adds to each section.
 
-use super::{Door, Session};
+use super::{keyspace, Door, Session};
 use crate::metrics::{DoorFigures, OTHER};
 use bytes::Bytes;
-use rangekv_model::redis::reply::Reply;
 
-/// Sections in the order in which Redis shows them.
+/// Sections in the order in which Redis shows them. [`keyspace`] is the last: its figures are counted when
+/// the others are written.
 const SECTIONS: &[&str] = &[
     "server",
     "clients",
@@ -36,7 +36,13 @@ pub(super) struct Since {
 pub(super) const REDIS_VERSION: &str = "7.2.0";
 
 impl Session {
+    /// `INFO` as far as this node knows it: all but what the databases hold.
     pub(super) fn info(&self, args: &[Bytes]) -> Bytes {
+        keyspace::text(&self.info_text(args), self.state.protocol)
+    }
+
+    /// The lines of the sections that are asked for.
+    pub(super) fn info_text(&self, args: &[Bytes]) -> String {
         let asked: Vec<String> = args[1..]
             .iter()
             .map(|arg| String::from_utf8_lossy(arg).to_ascii_lowercase())
@@ -61,9 +67,7 @@ impl Session {
                 text.push_str(&format!("{name}:{value}\r\n"));
             }
         }
-        let mut reply = Reply::new(self.state.protocol);
-        reply.verbatim(b"txt", text.as_bytes());
-        reply.finish()
+        text
     }
 }
 

@@ -4,6 +4,7 @@
 //! its keys lie is asked anew each time that it starts over: ranges may have split or merged.
 
 use super::gather::{self, Gather, Merge};
+use super::keyspace::Figures;
 use super::pubsub::Asking;
 use super::walk::Walk;
 use super::{Context, Session, State};
@@ -62,12 +63,15 @@ impl Session {
             self.seed ^= self.seed << 17;
             return match Walk::new(spec, args, db, protocol, self.seed, bytes_max) {
                 Err(error) => Begun::Reply(error),
-                Ok(walk) => {
-                    self.walking = Some(number);
-                    self.page_due = true;
-                    Begun::Walk(Box::new(walk))
-                }
+                Ok(walk) => self.begin_walk(number, walk),
             };
+        }
+        if spec.name == "info" {
+            if !self.calls.is_idle() {
+                return Begun::Blocked;
+            }
+            let figures = Figures::new(args, self.info_text(args));
+            return self.begin_walk(number, Walk::info(figures, protocol));
         }
         self.calls.refresh();
         let first = usize::from(spec.first_key);
@@ -150,6 +154,13 @@ impl Session {
             }
         }
         Begun::Gather(Box::new(gather))
+    }
+
+    /// Starts a walk; no other is under way.
+    pub(super) fn begin_walk(&mut self, number: u64, walk: Walk) -> Begun {
+        self.walking = Some(number);
+        self.page_due = true;
+        Begun::Walk(Box::new(walk))
     }
 
     /// A range has said that the patterns of a `SORT` name keys of others: begins to fetch the

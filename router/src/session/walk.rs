@@ -1,5 +1,6 @@
 //! Commands over a whole keyspace (`KEYS`, `DBSIZE`, `RANDOMKEY`, `FLUSHDB`, `FLUSHALL`; `SCAN`
-//! is in [`super::scan`]): ranges in key order, page by page.
+//! is in [`super::scan`], the last section of `INFO` in [`super::keyspace`]): ranges in key
+//! order, page by page.
 //!
 //! A walk is where it stands (a record key) and what it has gathered. Each page is asked of
 //! whichever range holds that key *then*, and the next one begins where it ended: a range that
@@ -8,6 +9,7 @@
 //! A connection does nothing else while it walks, so that `FLUSHALL` removes what was written
 //! before it on that connection and nothing that is written after it.
 
+use super::keyspace::Figures;
 use super::scan::Scan;
 use crate::reply as parse;
 use bytes::{Bytes, BytesMut};
@@ -54,6 +56,7 @@ enum Kind {
         wrapped: bool,
     },
     Scan(Scan),
+    Info(Figures),
     /// The keys of one slot, or how many.
     Slot {
         slot: u16,
@@ -138,6 +141,17 @@ impl Walk {
         })
     }
 
+    /// `INFO` with figures of the keyspace.
+    pub fn info(figures: Figures, protocol: Protocol) -> Self {
+        Walk {
+            db: 0,
+            protocol,
+            at: keys::slot_start(0),
+            end: keys::slot_start(keys::SLOTS),
+            kind: Kind::Info(figures),
+        }
+    }
+
     /// `CLUSTER COUNTKEYSINSLOT slot`, or `CLUSTER GETKEYSINSLOT slot wanted`.
     pub fn slot(slot: u16, wanted: Option<usize>, db: u8, protocol: Protocol) -> Self {
         let kind = Kind::Slot {
@@ -165,6 +179,7 @@ impl Walk {
             Kind::Flush { all: true, .. } => "FLUSHALL",
             Kind::Random { .. } => "RANDOMKEY",
             Kind::Scan(_) => "SCAN",
+            Kind::Info(_) => "INFO",
             Kind::Slot { .. } => "CLUSTER",
         }
     }
@@ -191,6 +206,7 @@ impl Walk {
         let start = self.at.clone();
         let args = match &self.kind {
             Kind::Count { .. } => vec![word(paging::COUNT), start, number(PAGE_RECORDS)],
+            Kind::Info(_) => vec![word(paging::FIGURES), start, number(PAGE_RECORDS)],
             Kind::Keys { pattern, .. } => vec![
                 word(paging::KEYS),
                 start,
@@ -234,10 +250,26 @@ impl Walk {
         encode_command(Protocol::Resp2, self.db, &args)
     }
 
+    /// How long a page may take at most, in milliseconds, if less than a command has.
+    pub fn patience_ms(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Info(figures) => figures.patience_ms(),
+            _ => None,
+        }
+    }
+
+    /// The reply when a page can't be had because of `error`.
+    pub fn fail(&self, error: Bytes) -> Bytes {
+        match &self.kind {
+            Kind::Info(figures) => figures.without(self.protocol).unwrap_or(error),
+            _ => error,
+        }
+    }
+
     /// Takes in a page from a range that ends at `range_end`.
     pub fn on_page(&mut self, page: &Bytes, range_end: &Bytes) -> Step {
         if parse::is_error(page) {
-            return Step::Reply(page.clone());
+            return Step::Reply(self.fail(page.clone()));
         }
         self.take(page, range_end).unwrap_or_else(|| {
             Step::Reply(reply::error(
@@ -298,6 +330,15 @@ impl Walk {
                 self.at = at;
                 return Some(Step::Again);
             }
+            Kind::Info(figures) => {
+                let numbers = parse::array(found)?;
+                let numbers: Option<Vec<i64>> = numbers.iter().map(|n| parse::int(n)).collect();
+                figures.add(&numbers?)?;
+                if figures.is_enough() {
+                    let at = next.as_ref().map(|next| keys::slot_at(next));
+                    return Some(Step::Reply(figures.reply(at, self.protocol)));
+                }
+            }
             Kind::Slot {
                 slot,
                 wanted,
@@ -335,6 +376,7 @@ impl Walk {
                 whole.freeze()
             }
             Kind::Flush { .. } => reply::ok(),
+            Kind::Info(figures) => figures.reply(None, self.protocol),
             Kind::Slot {
                 counts: true,
                 count,

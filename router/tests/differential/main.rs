@@ -199,6 +199,14 @@ const SERVER: &[&str] = &[
     "HELLO 2 AUTH a",
     "HELLO 2 SETNAME",
     "HELLO 2 FOO",
+    "INFO keyspace",
+    "SET counted x",
+    "SELECT 7",
+    "HSET counted f v g w",
+    "INFO Keyspace foo",
+    "FLUSHALL",
+    "SELECT 0",
+    "INFO keyspace",
 ];
 
 /// A command, and which of the connections has it.

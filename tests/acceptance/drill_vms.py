@@ -184,21 +184,31 @@ class Drill(Base):
                 out = type_(f"printf 'GET \"\\\\xff\\\\x00\"\\n' | redis-cli -h {reader.ip}")
                 assert out.strip('"') == host.name, out
 
+    def aws(self, host, words):
+        """The AWS CLI, with what credentials and region somebody happens to have."""
+        mine = {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any", "AWS_DEFAULT_REGION": "eu-west-3"}
+        out = type_(f"aws dynamodb {words} --endpoint-url http://{host.ip}:8000", environment=mine)
+        return json.loads(out) if out else None
+
     def test_E14_dynamodb_through_every_node(self):
         for host in self.hosts:
-            assert dynamo(host).list_tables()["TableNames"] == []
-        client = dynamo(self.hosts[0])
-        client.create_table(TableName="items", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
-                            AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
-                            BillingMode="PAY_PER_REQUEST")
-        client.get_waiter("table_exists").wait(TableName="items", WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+            assert self.aws(host, "list-tables") == {"TableNames": []}
+        first, *_, last = self.hosts
+        self.aws(first, "create-table --table-name items --billing-mode PAY_PER_REQUEST "
+                        "--attribute-definitions AttributeName=id,AttributeType=S --key-schema AttributeName=id,KeyType=HASH")
+        self.aws(first, "wait table-exists --table-name items")
         for host in self.hosts:
             dynamo(host).put_item(TableName="items", Item={"id": {"S": host.name}, "b": {"B": b"\xff\x00"}})
             for reader in self.hosts:
                 item = dynamo(reader).get_item(TableName="items", Key={"id": {"S": host.name}}, ConsistentRead=True)["Item"]
                 assert item["b"]["B"] == b"\xff\x00", item
-        assert dynamo(self.hosts[3]).scan(TableName="items", ConsistentRead=True)["Count"] == NODES
-        dynamo(self.hosts[4]).delete_table(TableName="items")
+        updated = self.aws(first, f"""update-item --table-name items --key '{{"id":{{"S":"{last.name}"}}}}' """
+                                  """--update-expression 'ADD n :n' --expression-attribute-values '{":n":{"N":"1.50"}}' """
+                                  "--return-values UPDATED_NEW")
+        assert updated == {"Attributes": {"n": {"N": "1.5"}}}, updated
+        pages = self.aws(last, "scan --table-name items --consistent-read --page-size 2")
+        assert len(pages["Items"]) == NODES, pages
+        self.aws(last, "delete-table --table-name items")
 
     def test_H7_raft_state_over_http(self):
         status, state = http(self.hosts[0], "/raft/state")

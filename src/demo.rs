@@ -6,6 +6,7 @@
 
 use crate::cli::DemoArgs;
 use crate::node::entry::{with_causes, ENDS_WITH_PARENT};
+use crate::node::options::{default_cache_bytes, CACHE_BYTES_MIN};
 use anyhow::{bail, Context};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
@@ -197,6 +198,11 @@ fn threads_of_each(stores: u16) -> usize {
     (cores / usize::from(stores)).clamp(1, 64)
 }
 
+/// A store's share of the memory for caches, bytes.
+fn cache_of_each(stores: u16) -> u64 {
+    (default_cache_bytes() / u64::from(stores)).max(CACHE_BYTES_MIN)
+}
+
 fn start_store(
     args: &DemoArgs,
     dir: &Path,
@@ -220,6 +226,7 @@ fn start_store(
         .arg(dir.join(&name))
         .args(["--bootstrap-members", members])
         .args(["--redis-threads", &threads_of_each(args.nodes).to_string()])
+        .args(["--cache", &cache_of_each(args.nodes).to_string()])
         .env(ENDS_WITH_PARENT, "1")
         .stdin(Stdio::null())
         .stdout(out.try_clone()?)

@@ -300,6 +300,9 @@ impl Default for Config {
     }
 }
 
+/// Suffixes, and by what they multiply.
+type Units = &'static [(&'static str, u64)];
+
 /// Every name with the value in force: what is set, above the defaults.
 pub fn effective(state: &PlacementState) -> impl Iterator<Item = (&'static Setting, String)> + '_ {
     SETTINGS.iter().map(|setting| {
@@ -331,8 +334,27 @@ pub fn check(name: &str, typed: &str) -> Result<String, String> {
     }
 }
 
+/// Suffixes of numbers of bytes.
+const BYTE_UNITS: Units = &[("KiB", 1 << 10), ("MiB", MIB), ("GiB", 1 << 30)];
+
+/// A number of bytes, such as `64MiB` or `67108864`.
+pub fn bytes(typed: &str) -> Option<u64> {
+    number(BYTE_UNITS, typed)
+}
+
+fn number(units: Units, typed: &str) -> Option<u64> {
+    let (digits, scale) = units
+        .iter()
+        .find_map(|(suffix, scale)| Some((typed.strip_suffix(suffix)?, *scale)))
+        .unwrap_or((typed, 1));
+    let digits_only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+    digits_only
+        .then(|| digits.parse::<u64>().ok()?.checked_mul(scale))
+        .flatten()
+}
+
 fn canonical(setting: &Setting, typed: &str) -> Result<String, String> {
-    let (units, min, max, unit): (&[(&str, u64)], u64, u64, &str) = match setting.kind {
+    let (units, min, max, unit): (Units, u64, u64, &str) = match setting.kind {
         Kind::Word(words) if words.contains(&typed) => return Ok(typed.to_owned()),
         Kind::Word(words) => {
             return Err(format!(
@@ -342,12 +364,7 @@ fn canonical(setting: &Setting, typed: &str) -> Result<String, String> {
             ))
         }
         Kind::Count(min, max) => (&[], min, max, ""),
-        Kind::Bytes(min, max) => (
-            &[("KiB", 1 << 10), ("MiB", MIB), ("GiB", 1 << 30)],
-            min,
-            max,
-            " bytes",
-        ),
+        Kind::Bytes(min, max) => (BYTE_UNITS, min, max, " bytes"),
         // "ms" stands before "s" and "m": the first suffix that fits is taken.
         Kind::Millis(min, max) => (
             &[("ms", 1), ("s", SECOND), ("m", 60 * SECOND), ("h", HOUR)],
@@ -356,15 +373,7 @@ fn canonical(setting: &Setting, typed: &str) -> Result<String, String> {
             " milliseconds",
         ),
     };
-    let (digits, scale) = units
-        .iter()
-        .find_map(|(suffix, scale)| Some((typed.strip_suffix(suffix)?, *scale)))
-        .unwrap_or((typed, 1));
-    let digits_only = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
-    let number = digits_only
-        .then(|| digits.parse::<u64>().ok()?.checked_mul(scale))
-        .flatten();
-    match number {
+    match number(units, typed) {
         Some(n) if (min..=max).contains(&n) => Ok(n.to_string()),
         _ => Err(format!(
             "{} is a number from {min} to {max}{unit}, not \"{typed}\"",

@@ -43,6 +43,13 @@ fn threads_for_redis_are_given_or_follow_the_cores() {
 }
 
 #[test]
+fn caches_are_of_a_given_size_or_follow_the_memory() {
+    assert_eq!(options("--cache 4GiB").cache_bytes(), 4 << 30);
+    let usual = options("").cache_bytes();
+    assert!((32 << 20..=1 << 30).contains(&usual), "{usual}");
+}
+
+#[test]
 fn no_flags_make_a_cluster_of_one() {
     let options = options("");
     assert_eq!(options.first_start, FirstStart::Single);
@@ -244,6 +251,12 @@ fn contradictions() {
         ("--initial-ranges 0", "1..=16384"),
         ("--initial-ranges 16385", "1..=16384"),
         ("--redis-threads 0", "1..=64"),
+        (
+            "--cache 4GB",
+            "'4GB' for '--cache <SIZE>': a size from 32MiB",
+        ),
+        ("--cache 31MiB", "a size from 32MiB to 1024GiB"),
+        ("--cache 1025GiB", "a size from 32MiB to 1024GiB"),
         ("--log-format xml", "xml"),
     ] {
         let error = parse(line).unwrap_err();

@@ -1,5 +1,6 @@
 //! What a node is told at its start. The command line (cli.rs) fills it in.
 
+use crate::procfs;
 use rangekv_pd::state::StoreRole;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -8,6 +9,11 @@ use std::time::Duration;
 
 /// Beyond it, more threads of a kind are of no use.
 const THREADS_MAX: usize = 16;
+
+/// Less would hold not even the indexes of the files in use.
+pub const CACHE_BYTES_MIN: u64 = 32 << 20;
+/// Who wants more than this says so.
+const CACHE_BYTES_USUAL_MAX: u64 = 1 << 30;
 
 /// Everything that [`run`](super::process::run) needs to know.
 #[derive(Clone, Debug)]
@@ -43,6 +49,8 @@ pub struct Options {
     pub data_ranges: Option<usize>,
     /// Threads for Redis connections; `None` = as many as there are cores.
     pub redis_threads: Option<NonZeroUsize>,
+    /// Memory for what was read before, bytes; `None` = by how much there is.
+    pub cache_bytes: Option<u64>,
     /// A worker or an fsync that takes longer ends the process, so that leaders move.
     pub stuck_max: Duration,
     /// Writes are refused while the disk has less free.
@@ -97,6 +105,7 @@ impl Default for Options {
             kv_http_asked_for: false,
             data_ranges: None,
             redis_threads: None,
+            cache_bytes: None,
             stuck_max: Duration::from_secs(20),
             disk_reserve_bytes: 256 << 20,
             snapshots_max: 2,
@@ -114,10 +123,25 @@ impl Options {
         self.redis_threads.unwrap_or_else(|| threads(1))
     }
 
+    /// Memory for records and blocks that were read before, bytes: an eighth of what there is, as other
+    /// things run on the machine, too, within bounds that suit a laptop. A placement node reads next to nothing.
+    pub fn cache_bytes(&self) -> u64 {
+        match self.role {
+            StoreRole::Store => self.cache_bytes.unwrap_or_else(default_cache_bytes),
+            StoreRole::Placement => CACHE_BYTES_MIN,
+        }
+    }
+
     /// Threads of the runtime: gRPC, HTTP. Half the cores, for that reason.
     pub fn runtime_threads(&self) -> usize {
         threads(2).get()
     }
+}
+
+/// See [`Options::cache_bytes`].
+pub fn default_cache_bytes() -> u64 {
+    let eighth = procfs::usable_memory().map_or(0, |bytes| bytes / 8);
+    eighth.clamp(CACHE_BYTES_MIN, CACHE_BYTES_USUAL_MAX)
 }
 
 /// One thread for so many cores.

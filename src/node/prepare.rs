@@ -96,8 +96,9 @@ pub async fn prepare(
     started: Instant,
     background: &mut JoinSet<anyhow::Result<()>>,
 ) -> anyhow::Result<Prepared> {
-    let opening = seat.clone();
-    let opened = tokio::task::spawn_blocking(move || storage::open(&opening)).await??;
+    let (opening, cache_bytes) = (seat.clone(), options.cache_bytes());
+    let opened =
+        tokio::task::spawn_blocking(move || storage::open(&opening, cache_bytes)).await??;
     let Opened {
         worker,
         engine,

@@ -20,9 +20,6 @@ use rangekv_store::shared::StoreShared;
 use rangekv_store::worker::{Evaluators, Worker};
 use std::sync::Arc;
 
-/// A few hundred thousand small records that are read again and again.
-const RECORD_CACHE_BYTES: u64 = 64 << 20;
-
 /// A store over its data, not yet running.
 pub struct Opened {
     /// Owns the replicas.
@@ -38,16 +35,21 @@ pub struct Opened {
 }
 
 /// Opens the data of a store that has its seat, and creates its initial ranges if that was
-/// not done yet. Blocks on the disk.
-pub fn open(seat: &Seat) -> anyhow::Result<Opened> {
+/// not done yet. Blocks on the disk. A quarter of `cache_bytes` is for single records that are read again and
+/// again, the rest for blocks of files, with their indexes and filters.
+pub fn open(seat: &Seat, cache_bytes: u64) -> anyhow::Result<Opened> {
     let me = seat
         .identity()
         .context("a store without a seat holds no data")?;
     let (state, log) = seat.with_data(|data| (data.state(), data.log()));
     // First: it locks its directory, the log does not.
-    let engine = Arc::new(RocksEngine::open(&state, &RocksConfig::default())?);
-    let engine: Arc<dyn StateEngine> =
-        Arc::new(Cached::new(engine, RECORD_CACHE_BYTES, rand::random()));
+    let records_bytes = cache_bytes / 4;
+    let config = RocksConfig {
+        block_cache_bytes: usize::try_from(cache_bytes - records_bytes)?,
+        ..RocksConfig::default()
+    };
+    let engine = Arc::new(RocksEngine::open(&state, &config)?);
+    let engine: Arc<dyn StateEngine> = Arc::new(Cached::new(engine, records_bytes, rand::random()));
     let (log, recovered) = SegmentedLog::open(FileDisk::open(&log)?, LogConfig::default())?;
     let evaluators = Evaluators::new([
         (

@@ -22,7 +22,7 @@ from reflection import Client, Refused  # noqa: E402
 clients = {}
 
 # For whatever must happen some time.
-PATIENCE = 30
+PATIENCE = 60
 
 
 class Typed:

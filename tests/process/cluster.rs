@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// For whatever must happen eventually. Generous: nothing here measures.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A terminated node has exited by then.
 pub const STOP_MAX: Duration = Duration::from_secs(8);

@@ -8,7 +8,7 @@ import time
 faulthandler.dump_traceback_later(240, exit=True, file=sys.__stdout__)
 sys.stderr = sys.stdout
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 def order(*words):

@@ -26,10 +26,11 @@ use std::sync::Arc;
 
 /// Longer records (key and value, bytes) stay outside.
 const RECORD_BYTES_MAX: usize = 4 << 10;
-/// What a record costs besides its bytes: allocations, hash table, queue.
-const RECORD_OVERHEAD_BYTES: u64 = 128;
+/// What a record costs besides its bytes: its entry, half of one that remembers who was driven out, the hash
+/// table, a counter of references, and what allocations are rounded up to.
+const RECORD_OVERHEAD_BYTES: u64 = 216;
 /// Of which the cache assumes records to be, on average.
-const RECORD_BYTES_USUAL: u64 = 256;
+const RECORD_BYTES_USUAL: u64 = 384;
 /// Power of two. Readers of records of one stripe keep each other from bringing in what they have read
 /// only while one of those is written.
 const STRIPES: usize = 1024;

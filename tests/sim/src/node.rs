@@ -32,7 +32,7 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 
 /// For some dozens of records, so that some have to go.
-const CACHE_BYTES: u64 = 8 << 10;
+const CACHE_BYTES: u64 = 12 << 10;
 
 /// Sizes and times of the stores of one run.
 #[derive(Clone, Copy, Debug)]

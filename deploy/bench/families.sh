@@ -1,21 +1,25 @@
 #!/usr/bin/env bash
 # Commands on collections of two sizes, on one RangeKV store and on Redis.
 #
-#   deploy/bench/families.sh [--elements 1000000] [--seconds 3] [--clients 64] [--commands hget,hset,…]
+#   deploy/bench/families.sh [--elements 1000000] [--warmup 15] [--seconds 3] [--clients 64]
+#                            [--commands hget,hset,…]
 #
 # Both sync each write (Redis: appendfsync always) and run for the whole time on 127.0.0.1. A collection is
 # filled once per type, then each command runs on it and on a collection of 10 elements, on one system
-# after the other. Prints a table of requests per second. The binary is $RANGEKV, else `rangekv` of
-# the release profile in the target directory. Needs redis-server, jq and perl of Debian.
+# after the other; on the large one after a warm-up of so many seconds, which fills caches. Prints a table
+# of requests per second. The binary is $RANGEKV, else `rangekv` of the release profile in the target
+# directory. Needs redis-server, jq and perl of Debian.
 set -euo pipefail
 
 elements=1000000
+warmup=15
 seconds=3
 clients=64
 commands=hget,hset,sismember,sadd,zscore,zadd,zrank,zrange,lpush,lrange,lindex
 while [ $# -gt 0 ]; do
     case $1 in
         --elements) elements=$2 ;;
+        --warmup) warmup=$2 ;;
         --seconds) seconds=$2 ;;
         --clients) clients=$2 ;;
         --commands) commands=$2 ;;
@@ -71,7 +75,9 @@ for command in ${commands//,/ }; do
     row="| $command "
     for system in rangekv redis; do
         for count in 10 "$elements"; do
-            report=$(bench $system "$command" "$count" --duration "${seconds}s")
+            warm=1
+            [ "$count" = 10 ] || warm=$warmup
+            report=$(bench $system "$command" "$count" --warmup "${warm}s" --duration "${seconds}s")
             row+="| $(number "$(jq '.throughput | floor' <<<"$report")") "
             jq -e '.failed == 0' <<<"$report" >/dev/null || row+="(**$(jq .failed <<<"$report") errors**) "
         done

@@ -4,6 +4,7 @@ is no member of the placement driver's group."""
 
 import base64
 import sys
+import time
 
 from checks import refused, until
 from reflection import Client, Refused
@@ -29,6 +30,31 @@ def leader_of(nodes, group):
         return next(name for name, node in nodes.items() if node.address in said)
 
     return until(f"the leader of group {group}", agreed)
+
+
+def settled(nodes):
+    """The catalog version that all tell, once it has stayed the same for two seconds: what was changed before
+    may still be on its way to the catalog."""
+    def stays():
+        version, _ = same_version(nodes)
+        time.sleep(2)
+        again, _ = same_version(nodes)
+        assert again == version, (version, again)
+        return version
+    return until("the catalog stays as it is", stays)
+
+
+def at_the_version(nodes, node, method, body, **more):
+    """The catalog version, and what a call that expects it answers. Again if it has become another one meanwhile."""
+    for _ in range(10):
+        version = settled(nodes)
+        try:
+            return version, node.call(method, {**body, "expectedCatalogVersion": version}, **more)
+        except Refused as error:
+            if error.code != "ABORTED":
+                raise
+            aborted = error
+    raise aborted
 
 
 def members(node, group=1):
@@ -214,6 +240,7 @@ def same_version(nodes):
 
 
 def distribution(nodes):
+    settled(nodes)
     version, routes = until("all tell the same", lambda: same_version(nodes))
     n1, others = nodes["n1"], [node for name, node in nodes.items() if name != "n1"]
     last = routes[-1]
@@ -228,7 +255,7 @@ def distribution(nodes):
 
     split = {"expectedCatalogVersion": version, "routeId": last["routeId"], "splitKey": b64(key)}
     for asked, code in [
-        ({**split, "expectedCatalogVersion": version + 1}, "ABORTED"),
+        ({**split, "expectedCatalogVersion": version + 1000}, "ABORTED"),
         ({**split, "expectedCatalogVersion": 0}, "ABORTED"),
         ({**split, "routeId": 999_999}, "NOT_FOUND"),
         ({**split, "splitKey": last["start"]}, "INVALID_ARGUMENT"),
@@ -237,15 +264,13 @@ def distribution(nodes):
     ]:
         for node in nodes.values():
             refused(code, node.call, "Distribution/SplitRange", asked)
-    version, _ = until("all tell the same", lambda: same_version(nodes))
-    split["expectedCatalogVersion"] = version
-    cut = others[0].call("Distribution/SplitRange", split)
+    version, cut = at_the_version(nodes, others[0], "Distribution/SplitRange", split)
     left, right = cut["left"], cut["right"]
     assert left["routeId"] == last["routeId"] and right["routeId"] != left["routeId"], cut
     assert left["end"] == right["start"] == b64(key) and "end" not in right, cut
     after = int(cut["catalogVersion"])
     assert after > version, cut
-    refused("ABORTED", n1.call, "Distribution/SplitRange", split)
+    refused("ABORTED", n1.call, "Distribution/SplitRange", {**split, "expectedCatalogVersion": version})
 
     def shown():
         delta = watched.next()["delta"]
@@ -274,11 +299,10 @@ def moves(nodes, group):
     before = until("the route", route)
     holders = [replica["id"] for replica in before["replicas"]]
     to = next(name for name in nodes if name not in holders)
-    version, _ = until("all tell the same", lambda: same_version(nodes))
-    move = {"expectedCatalogVersion": version, "routeId": group, "from": before["leader"]["id"], "to": to}
+    move = {"expectedCatalogVersion": settled(nodes), "routeId": group, "from": before["leader"]["id"], "to": to}
     refused("NOT_FOUND", nodes["n2"].call, "Distribution/MoveReplica", {**move, "to": "n99"})
     refused("ABORTED", nodes["n2"].call, "Distribution/MoveReplica", {**move, "expectedCatalogVersion": 1})
-    moved = nodes["n2"].call("Distribution/MoveReplica", move, timeout=90)
+    version, moved = at_the_version(nodes, nodes["n2"], "Distribution/MoveReplica", move, timeout=90)
     assert int(moved["catalogVersion"]) > version, moved
     now = [replica["id"] for replica in moved["route"]["replicas"]]
     assert to in now and move["from"] not in now and len(now) == len(holders), moved

@@ -20,6 +20,9 @@ use rangekv_store::shared::StoreShared;
 use rangekv_store::worker::{Evaluators, Worker};
 use std::sync::Arc;
 
+/// The worker walks all cached records when a replica goes or gets a snapshot: some tens of milliseconds.
+const RECORDS_BYTES_MAX: u64 = 128 << 20;
+
 /// A store over its data, not yet running.
 pub struct Opened {
     /// Owns the replicas.
@@ -35,15 +38,15 @@ pub struct Opened {
 }
 
 /// Opens the data of a store that has its seat, and creates its initial ranges if that was
-/// not done yet. Blocks on the disk. A quarter of `cache_bytes` is for single records that are read again and
-/// again, the rest for blocks of files, with their indexes and filters.
+/// not done yet. Blocks on the disk. A quarter of `cache_bytes`, up to [`RECORDS_BYTES_MAX`], is for single
+/// records that are read again and again, the rest for blocks of files, with their indexes and filters.
 pub fn open(seat: &Seat, cache_bytes: u64) -> anyhow::Result<Opened> {
     let me = seat
         .identity()
         .context("a store without a seat holds no data")?;
     let (state, log) = seat.with_data(|data| (data.state(), data.log()));
     // First: it locks its directory, the log does not.
-    let records_bytes = cache_bytes / 4;
+    let records_bytes = (cache_bytes / 4).min(RECORDS_BYTES_MAX);
     let config = RocksConfig {
         block_cache_bytes: usize::try_from(cache_bytes - records_bytes)?,
         ..RocksConfig::default()
